@@ -1,0 +1,372 @@
+"""What to do next with a shard, and what a reply or an error means. Pure: values in, values out.
+
+`decide` is asked only by a process that holds the shard's claim. So a shard found `uploading` or
+`creating` was left there by a process that died or was frozen: its call's fate is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from langbatch.errors import (
+    AccessRefused,
+    FateUnknown,
+    ProviderError,
+    QuotaFull,
+    Refused,
+    RemoteNotFound,
+    Throttled,
+    Unreachable,
+)
+from langbatch.lifecycle import Move
+from langbatch.records import (
+    TERMINAL_BATCH_STATUSES,
+    Blocker,
+    Outcome,
+    RemoteBatch,
+    RemoteFile,
+    ShardEnd,
+    ShardView,
+    WaitsFor,
+)
+
+#: The service's own advice is honoured up to a day: 86,400 s has been seen.
+LONGEST_ADVICE_SECONDS = 86_400.0
+#: Attempts that came to nothing without costing anything, before a person is asked.
+FRUITLESS_ATTEMPTS = 5
+#: How long a batch may show a status we do not know before a person is asked.
+STRANGE_STATUS_SECONDS = 48 * 3600.0
+#: How often an ended batch is looked at again before missing files or rows are believed.
+HARVEST_TRIES = 3
+
+KNOWN_BATCH_STATUSES = TERMINAL_BATCH_STATUSES | {"validating", "in_progress", "finalizing", "cancelling"}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Waiting times, in seconds."""
+
+    poll_seconds: float = 60.0
+    grace_seconds: float = 1800.0
+    file_wait_seconds: float = 3600.0
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long an uncertain create is looked for before the input file is deleted."""
+        return min(60.0, self.grace_seconds / 10)
+
+
+# ---------------------------------------------------------------- actions
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The shard will not move by itself any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindUpload:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFile:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtCreate:
+    """The create's fate is unknown: say so in the store, then look."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookForBatch:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CancelBatch:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SettleCancelled:
+    """No batch exists and the user wants no more: its requests end as cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    reason: str
+
+
+Action = (
+    Nothing | Wait | Upload | FindUpload | CheckFile | Create | DoubtCreate | LookForBatch | Fence | Poll
+    | CancelBatch | Harvest | SettleCancelled | Park
+)
+
+
+def decide(view: ShardView, now: float, *, eager: bool = False) -> Action:
+    """The next action for a shard. `eager`: look now even if our own next look is later; what the
+    service asked us to wait for is still honoured."""
+    shard, attempt = view.shard, view.attempt
+    if shard.state in ("done", "needs_operator"):
+        return Nothing()
+    cancelling = view.job.cancel_requested
+    if cancelling and shard.state in ("waiting", "uploaded"):
+        return SettleCancelled()
+    if shard.not_before > now:
+        return Wait(shard.not_before)
+    if shard.due_at > now and not eager:
+        return Wait(shard.due_at)
+    if shard.state == "waiting":
+        if view.fruitless_attempts >= FRUITLESS_ATTEMPTS and (attempt is None or attempt.ended_at):
+            return Park(f"{view.fruitless_attempts} attempts came to nothing; the last trouble: {shard.attention}")
+        reuse = attempt is not None and attempt.ended_at is None
+        return Upload(shard.attempt if reuse else shard.attempt + 1)
+    if attempt is None:
+        raise AssertionError(f"a shard in {shard.state} has an attempt")
+    match shard.state:
+        case "uploading":
+            return FindUpload()
+        case "uploaded":
+            return Create() if attempt.file_ready_at is not None else CheckFile()
+        case "creating":
+            return DoubtCreate()
+        case "uncertain":
+            return LookForBatch()
+        case "fencing":
+            return LookForBatch() if attempt.fenced_at is not None else Fence()
+        case "active":
+            return CancelBatch() if cancelling and attempt.cancel_sent_at is None else Poll()
+        case _:
+            return Harvest()
+
+
+# ---------------------------------------------------------------- waiting
+
+def backoff_seconds(troubles: int, cap_seconds: float, roll: float) -> float:
+    """Full jitter: `roll` in [0, 1) of a span that doubles from 1 s to the cap, never quite zero."""
+    span = min(cap_seconds, 2.0 ** min(troubles, 16))
+    return max(span * roll, min(0.05, cap_seconds))
+
+
+def poll_wait_seconds(age_seconds: float, cap_seconds: float, roll: float) -> float:
+    """The time to the next look: a tenth of the age, at most the cap, spread by up to 10 %.
+
+    Young batches are looked at more often because mistakes (a wrong deployment) show early; Microsoft
+    advises at most one look a minute, the default cap.
+    """
+    return min(cap_seconds, max(1.0, age_seconds / 10)) * (0.9 + 0.1 * roll)
+
+
+# ---------------------------------------------------------------- setbacks
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """What an error means: a move or none, what to tell people, and how long the service asked us to wait."""
+
+    attention: str
+    move: Move | None = None
+    blocker: Blocker | None = None
+    advice_seconds: float | None = None
+    code: str | None = None
+    waits_for: WaitsFor = "trouble"
+
+
+def _plain(error: ProviderError, doing: str) -> Setback:
+    if isinstance(error, AccessRefused):
+        return Setback(f"access refused while {doing}: {error.message}", blocker="access", code=error.code)
+    if isinstance(error, Throttled):
+        advice = error.retry_after_seconds
+        text = f"the service asks to slow down while {doing}"
+        advice = advice and min(advice, LONGEST_ADVICE_SECONDS)
+        return Setback(text, advice_seconds=advice, code=error.code, waits_for="throttle")
+    if isinstance(error, FateUnknown) and error.retry_after_seconds:
+        return Setback(
+            f"trouble while {doing}: {error.message}",
+            advice_seconds=min(error.retry_after_seconds, LONGEST_ADVICE_SECONDS),
+            code=error.code,
+        )
+    return Setback(f"trouble while {doing}: {error.message}", code=error.code)
+
+
+def _is_wrong_path(error: ProviderError) -> bool:
+    """A 404 for the path itself: Azure's body says code "404", "Resource not found" (wire reference, 6)."""
+    return isinstance(error, RemoteNotFound) and error.code in ("404", "not_found")
+
+
+def after_upload_error(error: ProviderError) -> Setback:
+    """What an upload's error means. A lost reply leaves the shard `uploading`, to be looked for."""
+    plain = _plain(error, "uploading")
+    if isinstance(error, FateUnknown):
+        return plain
+    if isinstance(error, QuotaFull):
+        text = f"no room for another file: {error.message} (`langbatch gc` deletes our finished ones)"
+        return Setback(text, "upload_not_now", code=error.code, waits_for="quota")
+    if isinstance(error, RemoteNotFound):
+        text = f"this endpoint or api-version has no /files: {error.message}"
+        return Setback(text, "upload_not_now", "setup", code=error.code)
+    if isinstance(error, Refused):
+        return Setback(f"the upload was refused: {error.message}", "upload_refused", code=error.code)
+    return replace(plain, move="upload_not_now")
+
+
+def after_create_error(error: ProviderError) -> Setback:
+    """What a create's error means: the one place where a mistake costs money twice."""
+    plain = _plain(error, "creating the batch")
+    if isinstance(error, QuotaFull):
+        text = f"waiting for token quota: {error.message}"
+        return Setback(text, "create_not_now", code=error.code, waits_for="quota")
+    if isinstance(error, AccessRefused | Throttled | Unreachable):
+        return replace(plain, move="create_not_now")
+    if isinstance(error, RemoteNotFound):
+        if _is_wrong_path(error) and "file" not in error.message.lower():
+            text = f"this endpoint or api-version has no /batches: {error.message}"
+            return Setback(text, "create_not_now", "setup", code=error.code)
+        if "deployment" in f"{error.code} {error.message}".lower():
+            return Setback(f"the batch was refused: {error.message}", "create_refused", code=error.code)
+        return Setback(f"the service no longer has the file: {error.message}", "file_unusable", code=error.code)
+    if isinstance(error, Refused):
+        return Setback(f"the batch was refused: {error.message}", "create_refused", code=error.code)
+    return replace(plain, move="create_fate_unknown")
+
+
+def after_read_error(error: ProviderError, doing: str) -> Setback:
+    """What a failed look means: never anything about the job, only about when to look again."""
+    return _plain(error, doing)
+
+
+# ---------------------------------------------------------------- replies
+
+FileVerdict = Literal["ready", "pending", "unusable"]
+
+
+def judge_file(file: RemoteFile, sent_bytes: int | None, age_seconds: float, policy: Policy) -> FileVerdict:
+    """Whether a batch may name this file. `bytes` may be null on a young Azure upload (wire reference, 2)."""
+    if file.status in ("error", "deleted", "deleting"):
+        return "unusable"
+    if file.status in (None, "processed", "uploaded"):
+        if file.bytes is not None and sent_bytes is not None and file.bytes not in (0, sent_bytes):
+            return "unusable"
+        return "ready"
+    return "unusable" if age_seconds > policy.file_wait_seconds else "pending"
+
+
+BatchVerdict = Literal["running", "ended", "quota_bounced", "strange"]
+
+
+def judge_batch(batch: RemoteBatch, age_seconds: float) -> BatchVerdict:
+    """What a batch's status asks for. Unknown words keep being polled, for two days."""
+    if batch.status == "failed" and is_quota_bounce(batch):
+        return "quota_bounced"
+    if batch.status in TERMINAL_BATCH_STATUSES:
+        return "ended"
+    if batch.status not in KNOWN_BATCH_STATUSES and age_seconds > STRANGE_STATUS_SECONDS:
+        return "strange"
+    return "running"
+
+
+def is_quota_bounce(batch: RemoteBatch) -> bool:
+    """Validation that failed only for want of quota: nothing ran, and it will fit when others end."""
+    return bool(batch.faults) and not batch.output_file_id and all(
+        fault.code == "token_limit_exceeded" for fault in batch.faults
+    )
+
+
+def choose_batch(found: Sequence[RemoteBatch]) -> tuple[RemoteBatch, tuple[RemoteBatch, ...]]:
+    """Which of several batches on one input file is ours: the oldest live one, else the oldest that
+    completed, else the oldest. The second value are the others, to be cancelled."""
+
+    def rank(batch: RemoteBatch) -> tuple[int, float, str]:
+        live = batch.status not in TERMINAL_BATCH_STATUSES and batch.status != "cancelling"
+        order = 0 if live else 1 if batch.status == "completed" else 2
+        return order, batch.created_at or 0.0, batch.id
+
+    ordered = sorted(found, key=rank)
+    return ordered[0], tuple(ordered[1:])
+
+
+LookVerdict = Literal["look_again", "fence", "ruled_out", "unsettled"]
+
+
+def judge_absence(view: ShardView, complete: bool, started_at: float, policy: Policy) -> LookVerdict:
+    """No batch on our file was listed by a look that began at `started_at`: what follows.
+
+    Only a complete listing counts; a partial one is "unknown", never "absent".
+    """
+    attempt = view.attempt
+    assert attempt is not None
+    since = attempt.fate_unknown_at or started_at
+    if not complete:
+        patience = max(2 * policy.grace_seconds, 10 * policy.settle_seconds)
+        return "unsettled" if started_at - since > patience else "look_again"
+    if attempt.fenced_at is not None:
+        return "ruled_out" if started_at >= attempt.fenced_at + policy.grace_seconds else "look_again"
+    return "fence" if started_at >= since + policy.settle_seconds else "look_again"
+
+
+HarvestDoubt = Literal["no_output_file", "rows_short"]
+
+
+def doubt_harvest(batch: RemoteBatch, output_rows: int | None, error_rows: int | None) -> HarvestDoubt | None:
+    """Whether an ended batch's files contradict its own counts. Only `completed` promises sums: after
+    expiry or cancellation they do not add up (wire reference, 3)."""
+    counts = batch.counts
+    if batch.status != "completed" or counts is None or not counts.total:
+        return None
+    if counts.completed and not batch.output_file_id:
+        return "no_output_file"
+    if output_rows is not None and output_rows < counts.completed:
+        return "rows_short"
+    if error_rows is not None and error_rows < counts.failed:
+        return "rows_short"
+    return None
+
+
+def silence_of(status: str | None, code: str | None, message: str | None) -> tuple[Outcome, str, str]:
+    """What a request ended with when its ended batch says nothing about it: outcome, code, message."""
+    if status == "failed":
+        return "errored", code or "batch_failed", message or "the service refused the batch as a whole"
+    return "missing", "missing", "the service's files say nothing about this request"
+
+
+def end_of(status: str | None, found_rows: int, code: str | None) -> ShardEnd:
+    """How a shard ended, from its batch's last status."""
+    if status == "failed":
+        return "refused" if found_rows == 0 else "harvested"
+    if status == "cancelled":
+        return "cancelled"
+    if status == "expired":
+        return "expired"
+    return "harvested"

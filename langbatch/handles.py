@@ -1,0 +1,348 @@
+"""Handles on a job, in the form LangBatch's users know. All they do is done by `JobManager`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from langbatch import ids
+from langbatch.clock import SystemClock
+from langbatch.config import resolve_target
+from langbatch.errors import BatchInitializationError, BatchStateError
+from langbatch.manager import JobManager
+from langbatch.publish import private_folder, publishing
+from langbatch.records import ENDPOINT_PATHS, EndpointKind, OnProgress
+from langbatch.requests import Intake, refusal
+
+if TYPE_CHECKING:
+    from langbatch.config import Credentials
+    from langbatch.lifecycle import BatchWord
+    from langbatch.records import Target
+    from langbatch.results import Result
+    from langbatch.status import JobStatus
+
+_log = logging.getLogger("langbatch")
+
+#: Codes of errored rows that a later attempt may well answer; any 5xx counts too.
+_PASSING_CODES = frozenset({"429", "408", "409", "http_429", "http_408", "http_0", "token_limit_exceeded", "rate_limit_exceeded"})
+
+
+class Batch:
+    """A job made of one file of requests.
+
+    Making a handle validates the whole file and resolves the target; nothing is sent or stored.
+    Raises `BatchValidationError` with every problem, `SetupError` without endpoint or credentials,
+    `TypeError` for an unknown argument.
+    """
+
+    kind: ClassVar[EndpointKind]
+    default_provider: ClassVar[str] = "azure"
+    #: The body's key that `create` puts each item under.
+    item_key: ClassVar[str]
+
+    def __init__(
+        self,
+        file: str | os.PathLike[str],
+        provider: str | None = None,
+        *,
+        model: str | None = None,
+        skip_invalid: bool = False,
+        manager: JobManager | None = None,
+        **target: Any,
+    ) -> None:
+        self._manager = manager or JobManager()
+        self._file: Path | None = Path(file)
+        self._target, self._credentials = resolve_target(
+            provider or self.default_provider, self.kind, model=model, **target
+        )
+        self.id = ids.new_job_id(SystemClock().now())
+        self._stored = False
+        self._skip_invalid = skip_invalid
+        self._intake: Intake | None = self._manager.validate(
+            self._file, self._target.provider, kind=self.kind, model=self._target.model
+        )
+        if self._intake.problems and not skip_invalid:
+            raise refusal(self._intake)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} on {self._target.label}{'' if self._stored else ', not started'}>"
+
+    # ------------------------------------------------------------ making
+
+    @classmethod
+    def create(
+        cls,
+        data: Iterable[Any],
+        request_kwargs: Mapping[str, Any] | None = None,
+        batch_kwargs: Mapping[str, Any] | None = None,
+        **target: Any,
+    ) -> Self:
+        """A job with one request per item of `data` (messages, texts, inputs or prompts by kind);
+        `request_kwargs` goes into every body, `batch_kwargs` and the rest to the constructor."""
+        common = dict(request_kwargs or {})
+        return cls.create_from_requests(
+            (
+                {
+                    "custom_id": f"request-{number}",
+                    "method": "POST",
+                    "url": "/v1" + ENDPOINT_PATHS[cls.kind],
+                    "body": {**common, cls.item_key: item},
+                }
+                for number, item in enumerate(data)
+            ),
+            batch_kwargs,
+            **target,
+        )
+
+    @classmethod
+    def create_from_requests(
+        cls,
+        requests: Iterable[Mapping[str, Any]],
+        batch_kwargs: Mapping[str, Any] | None = None,
+        **target: Any,
+    ) -> Self:
+        """A job from request objects (`custom_id`, `method`, `url`, `body`), streamed to a private file."""
+        arguments = {**dict(batch_kwargs or {}), **target}
+        manager = arguments.pop("manager", None) or JobManager()
+        folder = manager.home / "created"
+        private_folder(manager.home)
+        private_folder(folder)
+        path = folder / f"{ids.new_job_id(SystemClock().now())}.jsonl"
+        try:
+            with publishing(path) as out:
+                for request in requests:
+                    out.write(json.dumps(request, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        except (TypeError, ValueError) as error:
+            raise BatchInitializationError(
+                f"a request cannot be written as JSON: {error}", hint="Use strings, numbers, lists and dicts."
+            ) from error
+        try:
+            batch = cls(path, manager=manager, **arguments)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        # The snapshot taken by `start` is what counts; this copy goes with the handle.
+        weakref.finalize(batch, path.unlink, missing_ok=True)
+        return batch
+
+    @classmethod
+    def load(cls, id: str, *, manager: JobManager | None = None, **credentials: Any) -> Self:  # noqa: A002
+        """The handle of a stored job, by its id or a unique prefix. Credentials come from the
+        arguments, else from the environment; the target's other settings come back with the job."""
+        manager = manager or JobManager()
+        target = manager.target_of(id)
+        chosen = cls if getattr(cls, "kind", None) == target.kind else _CLASSES[target.kind]
+        batch = object.__new__(chosen)
+        batch._manager, batch._target, batch._file, batch._intake = manager, target, None, None
+        batch._stored, batch._skip_invalid = True, False
+        batch.id = manager.status(id, offline=True).id
+        if credentials:
+            arguments = {**target.settings, **credentials}
+            _, batch._credentials = resolve_target(target.provider, target.kind, model=target.model, **arguments)
+            manager.use_credentials(batch.id, batch._credentials)
+        return batch  # type: ignore[return-value]
+
+    # ------------------------------------------------------------ running
+
+    def start(self, *, new: bool = False, skip_invalid: bool = False) -> None:
+        """Keep a private snapshot, and send what fits now. On a job that was started before, this is a
+        no-op that says so; `new` sends (and pays) again."""
+        if self._stored and not new:
+            if self._manager.status(self.id, offline=True).state == "draft":
+                self._manager.start(self.id)
+            else:
+                _log.warning("job %s was started before; nothing was sent (new=True pays again)", self.id)
+            return
+        if not self._store(new=new, skip_invalid=skip_invalid):
+            _log.warning("the same file on the same target is job %s; using it (new=True pays again)", self.id)
+        self._manager.start(self.id)
+
+    def save(self) -> str:
+        """Store the job as a draft without sending anything; its id, for `load`."""
+        if not self._stored:
+            self._store(draft=True)
+        return self.id
+
+    def _store(self, *, new: bool = False, skip_invalid: bool = False, draft: bool = False) -> bool:
+        if self._file is None:
+            raise BatchStateError("a loaded job has no input file any more", hint="Make a new handle from the file.")
+        job_id = ids.new_job_id(SystemClock().now()) if self._stored else self.id
+        submission = self._manager.store_job(
+            self._file,
+            self._target,
+            skip_invalid=skip_invalid or self._skip_invalid,
+            new=new,
+            draft=draft,
+            job_id=job_id,
+        )
+        self.id, self._stored = submission.id, True
+        self._manager.use_credentials(self.id, self._credentials)
+        return submission.created
+
+    def wait(self, timeout: float | None = None, progress: OnProgress | None = None) -> JobStatus:
+        """Advance the job until every request has a result; a progress bar on a terminal.
+
+        Ctrl-C leaves the job as it is: it goes on with the next `wait`, here or elsewhere. Raises as
+        `JobManager.wait`.
+        """
+        self._require_stored()
+        if progress is not None:
+            return self._manager.wait(self.id, timeout, progress)
+        from langbatch.progress import terminal_progress
+
+        with terminal_progress() as bars:
+            return self._manager.wait(self.id, timeout, bars)
+
+    def status(self) -> JobStatus:
+        """A snapshot with a fresh look at the service; of a handle never stored, a draft."""
+        if self._stored:
+            return self._manager.status(self.id)
+        return self._manager.draft_status(self.id, self._target, self._intake)
+
+    def get_status(self) -> BatchWord:
+        """One of OpenAI's eight words. `completed` only once results can be read."""
+        self._require_stored()
+        return self.status().status
+
+    def cancel(self) -> bool:
+        """Ask the service to stop. Finished rows are kept. False where the job had ended already."""
+        self._require_stored()
+        return self._manager.cancel(self.id)
+
+    def retry(self) -> None:
+        """Send the requests without success again. Successes are kept."""
+        self._require_stored()
+        self._manager.retry(self.id)
+
+    def is_retryable_failure(self) -> bool:
+        """Whether the job has ended with requests that another attempt may well answer."""
+        self._require_stored()
+        status = self._manager.status(self.id, offline=True)
+        return status.finished and any(
+            item.outcome != "errored" or item.code in _PASSING_CODES or item.code.startswith(("5", "http_5"))
+            for item in self._manager.unsuccessful(self.id)
+        )
+
+    def _require_stored(self) -> None:
+        if not self._stored:
+            raise BatchStateError("this batch was not started", hint="Call start() first.")
+
+    # ------------------------------------------------------------ results
+
+    def results(self, *, with_request: bool = False, partial: bool = False) -> Iterator[Result]:
+        """One `Result` per request in input order, streamed. `partial`: those there are so far."""
+        self._require_stored()
+        return self._manager.results(self.id, with_request=with_request, partial=partial)
+
+    def get_results(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """LangBatch's form: successful and unsuccessful as two lists of dicts, whole in memory."""
+        from langbatch.results import langbatch_pairs
+
+        self._require_stored()
+        return langbatch_pairs(self.results())
+
+    def get_results_file(self) -> Path:
+        """The joined results as a JSONL file in the job's folder."""
+        self._require_stored()
+        return self._manager.results_file(self.id)
+
+    def export(self, path: str | os.PathLike[str], format: str | None = None) -> Path:  # noqa: A002
+        """Write the results to `path`; `format` jsonl or csv, by default from its ending."""
+        self._require_stored()
+        target = Path(path)
+        chosen = format or ("csv" if target.suffix.lower() == ".csv" else "jsonl")
+        self._manager.export(self.id, target, format=chosen)
+        return target
+
+    def get_unsuccessful_requests(self) -> list[dict[str, Any]]:
+        """The request objects that have no success, in input order."""
+        self._require_stored()
+        wanted = {item.ordinal for item in self._manager.unsuccessful(self.id)}
+        snapshot = self._manager.snapshot(self.id)
+        lines = enumerate(snapshot.lines(0, snapshot.total))
+        return [json.loads(line) for ordinal, line in lines if ordinal in wanted]
+
+    def get_requests_by_custom_ids(self, custom_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """The request objects with these ids, in input order; unknown ids are passed over."""
+        self._require_stored()
+        wanted = set(custom_ids)
+        snapshot = self._manager.snapshot(self.id)
+        found = []
+        for first in range(0, snapshot.total, 10_000):
+            count = min(10_000, snapshot.total - first)
+            pairs = zip(snapshot.ids(first, count), snapshot.lines(first, count), strict=True)
+            found += [json.loads(line) for custom_id, line in pairs if custom_id in wanted]
+        return found
+
+    _target: Target
+    _credentials: Credentials
+
+
+class ChatCompletionBatch(Batch):
+    """A job of chat completions; `create` takes lists of messages."""
+
+    kind = "chat_completions"
+    item_key = "messages"
+
+
+class EmbeddingBatch(Batch):
+    """A job of embeddings; `create` takes texts."""
+
+    kind = "embeddings"
+    item_key = "input"
+
+
+class ResponseBatch(Batch):
+    """A job for `/responses`; `create` takes inputs."""
+
+    kind = "responses"
+    item_key = "input"
+
+
+class CompletionBatch(Batch):
+    """A job of legacy completions; `create` takes prompts."""
+
+    kind = "completions"
+    item_key = "prompt"
+
+
+_CLASSES: dict[EndpointKind, type[Batch]] = {
+    cls.kind: cls for cls in (ChatCompletionBatch, EmbeddingBatch, ResponseBatch, CompletionBatch)
+}
+
+
+def chat_completion_batch(
+    file: str | os.PathLike[str], provider: str, *, model: str | None = None, **target: Any
+) -> ChatCompletionBatch:
+    """A handle for a file of chat completion requests; validates it, sends and stores nothing.
+
+    `provider`: "azure" or "openai". `target`: `azure_endpoint`, `api_key`, `api_version`, … or
+    `client=`; what is not given is taken from the environment.
+    """
+    return ChatCompletionBatch(file, provider, model=model, **target)
+
+
+def embedding_batch(
+    file: str | os.PathLike[str], provider: str, *, model: str | None = None, **target: Any
+) -> EmbeddingBatch:
+    """As `chat_completion_batch`, for embeddings."""
+    return EmbeddingBatch(file, provider, model=model, **target)
+
+
+def response_batch(
+    file: str | os.PathLike[str], provider: str, *, model: str | None = None, **target: Any
+) -> ResponseBatch:
+    """As `chat_completion_batch`, for `/responses`."""
+    return ResponseBatch(file, provider, model=model, **target)
+
+
+def completion_batch(
+    file: str | os.PathLike[str], provider: str, *, model: str | None = None, **target: Any
+) -> CompletionBatch:
+    """As `chat_completion_batch`, for legacy `/completions`."""
+    return CompletionBatch(file, provider, model=model, **target)

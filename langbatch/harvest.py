@@ -1,0 +1,123 @@
+"""Fetch an ended batch's files and join them to the shard's requests. Every step may be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langbatch import decisions as d
+from langbatch.folders import JobFolder, Part
+from langbatch.join import AttemptPieces, JoinReport, Piece, Verdict, join_shard
+from langbatch.providers.base import Provider
+from langbatch.publish import private_folder, publishing
+from langbatch.records import OnProgress, Outcome, Progress, RemoteBatch, ShardView
+from langbatch.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from langbatch.store.store import JobStore
+
+_PARTS: tuple[Part, ...] = ("output", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Harvester:
+    home: Path
+    store: JobStore
+    on_progress: OnProgress | None = None
+
+    def fetch(self, view: ShardView, provider: Provider) -> d.HarvestDoubt | None:
+        """Download both files of the newest attempt, each published whole by a rename.
+
+        A piece that is there was complete when it was published and is not fetched again.
+        """
+        attempt = view.attempt
+        assert attempt is not None
+        folder = JobFolder.of(self.home, view.job.id)
+        rows: dict[Part, int | None] = {"output": None, "error": None}
+        for part, file_id in zip(_PARTS, (attempt.output_file_id, attempt.error_file_id), strict=True):
+            if file_id is None:
+                continue
+            path = folder.piece(view.shard.index, attempt.number, part)
+            if not path.exists():
+                private_folder(path.parent)
+
+                def tell(done: int, total: int | None, part: Part = part) -> None:
+                    if self.on_progress is not None:
+                        self.on_progress(Progress("download", done, total, "bytes", part))
+
+                with publishing(path) as sink:
+                    provider.download(file_id, sink, tell)
+            rows[part] = count_rows(path)
+        batch = RemoteBatch(
+            id=attempt.batch_id or "",
+            status=attempt.batch_status or "",
+            output_file_id=attempt.output_file_id,
+            error_file_id=attempt.error_file_id,
+            counts=attempt.batch_counts,
+        )
+        return d.doubt_harvest(batch, rows["output"], rows["error"])
+
+    def forget(self, view: ShardView) -> None:
+        """Drop the newest attempt's pieces, to fetch them again."""
+        assert view.attempt is not None
+        folder = JobFolder.of(self.home, view.job.id)
+        for part in _PARTS:
+            folder.piece(view.shard.index, view.attempt.number, part).unlink(missing_ok=True)
+
+    def join(self, view: ShardView, *, silence: tuple[Outcome, str, str] | None = None) -> JoinReport:
+        """Write the shard's records from the pieces of all its attempts, and sum them up.
+
+        `silence`: what requests without any row end with, for an attempt that never had a batch.
+        """
+        folder = JobFolder.of(self.home, view.job.id)
+        shard = view.shard
+        attempts = [
+            AttemptPieces(
+                item.number,
+                tuple(
+                    Piece(item.number, path, part)
+                    for part in _PARTS
+                    if (path := folder.piece(shard.index, item.number, part)).exists()
+                ),
+                Verdict(item.number, *d.silence_of(item.batch_status, item.fault_code, item.fault_message)),
+                None,
+            )
+            for item in self.store.attempts(shard.job, shard.index)
+            if item.batch_id is not None and item.ended_as != "quota_bounced"
+        ]
+        if silence is not None:
+            attempts.append(AttemptPieces(shard.attempt, (), Verdict(shard.attempt, *silence), None))
+        snapshot = Snapshot(folder.path)
+
+        def tell(done: int, total: int | None) -> None:
+            if self.on_progress is not None:
+                self.on_progress(Progress("join", done, total, "requests"))
+
+        private_folder(folder.joined(shard.index).parent)
+        private_folder(folder.quarantine)
+        with (
+            publishing(folder.joined(shard.index)) as out,
+            publishing(folder.quarantined(shard.index)) as quarantine,
+        ):
+            return join_shard(
+                snapshot.ids(shard.first, shard.requests),
+                snapshot.line_numbers(shard.first, shard.requests),
+                shard.first,
+                attempts,
+                out,
+                quarantine,
+                on_progress=tell,
+            )
+
+
+def count_rows(path: Path) -> int:
+    """Lines of a file, a last one without newline included; split on `\\n` bytes only."""
+    rows, last = 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            rows += block.count(b"\n")
+            last = block[-1:]
+    return rows + (last != b"\n")
+
+

@@ -1,0 +1,558 @@
+"""The job manager: everything the handles and the command line do, for one store."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from langbatch import decisions, ids, targets
+from langbatch.clock import Clock, SystemClock
+from langbatch.config import Credentials, Settings, reopen_target, resolve_target
+from langbatch.errors import (
+    AccessRefused,
+    BatchStateError,
+    BatchStorageError,
+    JobNotFinished,
+    NeedsOperator,
+    SetupError,
+    Unreachable,
+)
+from langbatch.folders import JobFolder
+from langbatch.lifecycle import SETTLED_JOB_STATES, UNFINISHED
+from langbatch.providers import limits_for, open_provider
+from langbatch.publish import private_folder
+from langbatch.records import EndpointKind, Job, OnProgress, Progress, Tally, Target, Unsuccessful, Usage
+from langbatch.requests import Intake, Rules, read_requests, refusal
+from langbatch.results import export_csv, export_jsonl, read_results
+from langbatch.runner import Runner
+from langbatch.sharding import ShardPlan, plan_shards
+from langbatch.snapshot import Snapshot, SnapshotWriter
+from langbatch.status import JobStatus, job_status
+
+if TYPE_CHECKING:
+    from langbatch.providers.base import Provider
+    from langbatch.results import Result
+    from langbatch.store.store import JobStore
+
+#: `start` waits this long for a service to take in an uploaded file, so that the batch exists when it returns.
+FILE_WAIT_SECONDS = 60.0
+
+
+class WaitTimeout(JobNotFinished, TimeoutError):
+    """`wait` reached its timeout; the job goes on."""
+
+    code = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What `submit` did. `created` is False where the same bytes and target had a job already."""
+
+    id: str
+    created: bool
+    intake: Intake | None
+
+
+class JobManager:
+    """Jobs of one store: `home` (default `LANGBATCH_HOME`, or the platform's user data folder) and its
+    database. Any number of managers, in any number of processes, may work on one store.
+
+    Methods take a job's id or a unique prefix of it, and raise `JobNotFound` for others.
+    """
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str] | None = None,
+        database_url: str | None = None,
+        *,
+        clock: Clock | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.settings = Settings.load(home, database_url)
+        self.on_progress = on_progress
+        self._clock: Clock = clock or SystemClock()
+        self._credentials: dict[str, Credentials] = {}
+        self._providers: dict[int, Provider] = {}
+        self._opened: JobStore | None = None
+
+    # ------------------------------------------------------------ inside
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def _store(self) -> JobStore:
+        if self._opened is None:
+            from langbatch.store.store import JobStore
+
+            private_folder(self.home)
+            private_folder(self.home / "jobs")
+            self._opened = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
+        return self._opened
+
+    def _runner(self, on_progress: OnProgress | None = None) -> Runner:
+        return Runner(
+            self._store, self.home, self._open_provider, self._policy, self._clock, random.random,
+            on_progress or self.on_progress,
+        )
+
+    def _open_provider(self, job: Job) -> Provider:
+        provider = self._providers.get(job.key)
+        if provider is None:
+            credentials = self._credentials.get(job.id) or reopen_target(job.target)
+            provider = self._providers[job.key] = open_provider(job.target, credentials)
+        return provider
+
+    def _policy(self, job: Job) -> decisions.Policy:
+        return decisions.Policy(
+            poll_seconds=self.settings.poll_seconds_for(job.target),
+            grace_seconds=1800.0 if self.settings.grace_seconds is None else self.settings.grace_seconds,
+        )
+
+    def use_credentials(self, job_id: str, credentials: Credentials) -> None:
+        """Use these for a job's calls in this process. They are never stored."""
+        self._credentials[self._store.find(job_id).id] = credentials
+
+    def close(self) -> None:
+        """Close connections. Jobs go on wherever they are advanced next."""
+        for provider in self._providers.values():
+            provider.close()
+        self._providers.clear()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def __enter__(self) -> JobManager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ in
+
+    def submit(
+        self,
+        file: str | os.PathLike[str],
+        provider: str = "azure",
+        *,
+        kind: EndpointKind | None = None,
+        model: str | None = None,
+        name: str | None = None,
+        new: bool = False,
+        start: bool = True,
+        skip_invalid: bool = False,
+        auto_id: bool = False,
+        split_by_model: bool = False,
+        gzip: bool = False,
+        max_requests_per_shard: int | None = None,
+        on_stored: Callable[[Submission], None] | None = None,
+        **target: Any,
+    ) -> Submission:
+        """Store `file` as a job and start it. The same bytes for the same target are the same job.
+
+        `kind` None takes it from the lines' `url`. `on_stored` is called once the job is safe on disk,
+        before anything is sent. Raises `BatchValidationError`, `SetupError`, and what `start` raises.
+        """
+        source = Path(file)
+        if kind is None:
+            kind = self.validate(source, provider, model=model, head_only=True).kind
+        where, credentials = resolve_target(provider, kind, model=model, **target)
+        submission = self.store_job(
+            source,
+            where,
+            name=name,
+            new=new,
+            skip_invalid=skip_invalid,
+            auto_id=auto_id,
+            split_by_model=split_by_model,
+            gzip=gzip,
+            max_requests_per_shard=max_requests_per_shard,
+        )
+        self._credentials[submission.id] = credentials
+        if on_stored is not None:
+            on_stored(submission)
+        if start:
+            self.start(submission.id)
+        return submission
+
+    def _rules(
+        self, target: Target, skip_invalid: bool, auto_id: bool, split_by_model: bool, gzip: bool
+    ) -> Rules:
+        return Rules(
+            kind=target.kind,
+            provider=target.provider,
+            limits=limits_for(target),
+            model=target.model,
+            skip_invalid=skip_invalid,
+            auto_id=auto_id,
+            split_by_model=split_by_model,
+            gzip=gzip,
+        )
+
+    def validate(
+        self,
+        file: str | os.PathLike[str],
+        provider: str = "azure",
+        *,
+        kind: EndpointKind | None = None,
+        model: str | None = None,
+        auto_id: bool = False,
+        split_by_model: bool = False,
+        gzip: bool = False,
+        head_only: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Intake:
+        """Read the whole file once and tell everything about it. Nothing is stored or sent.
+
+        Faulty lines are in the answer's `problems`; a file that cannot be read as requests at all
+        raises `BatchValidationError`.
+        """
+        target = Target(provider, "", kind or "chat_completions", model)
+        rules = replace(self._rules(target, False, auto_id, split_by_model, gzip), kind=kind)
+        return read_requests(Path(file), rules, on_progress=on_progress or self.on_progress, head_only=head_only)
+
+    def store_job(
+        self,
+        source: Path,
+        target: Target,
+        *,
+        name: str | None = None,
+        new: bool = False,
+        draft: bool = False,
+        skip_invalid: bool = False,
+        auto_id: bool = False,
+        split_by_model: bool = False,
+        gzip: bool = False,
+        max_requests_per_shard: int | None = None,
+        job_id: str | None = None,
+    ) -> Submission:
+        """Validate `source`, keep a private snapshot, plan its shards and store the job; send nothing.
+
+        A `draft` gets its shards when it is started, so that no `resume` sends it before.
+        """
+        from langbatch.store.store import NewJob
+
+        store = self._store
+        rules = self._rules(target, skip_invalid, auto_id, split_by_model, gzip)
+        job_id = job_id or ids.new_job_id(self._clock.now())
+        folder = JobFolder.of(self.home, job_id)
+        making = folder.path.with_name(f".new-{job_id}")
+        try:
+            with SnapshotWriter(making) as writer:
+                intake = read_requests(source, rules, into=writer, on_progress=self.on_progress)
+            if intake.problems and not rules.skip_invalid:
+                raise refusal(intake)
+            reuse = targets.reuse_key(intake.sha256, target)
+            if not new and (existing := store.job_for(reuse)) is not None:
+                return Submission(existing.id, False, intake)
+            snapshot = Snapshot(making)
+            plans, lines = ([], []) if draft else _plan(snapshot, target, max_requests_per_shard)
+            making.rename(folder.path)
+            job, created = store.add_job(
+                NewJob(
+                    id=job_id, name=name, input_name=source.name, target=target, input_sha256=intake.sha256,
+                    snapshot_sha256=snapshot.sha256, reuse_key=reuse, total=intake.total,
+                    rejected=intake.rejected, shards=plans, first_lines=lines,
+                ),
+                replace=new,
+            )
+            if not created:  # another process stored the same bytes at the same moment
+                shutil.rmtree(folder.path, ignore_errors=True)
+            return Submission(job.id, created, intake)
+        except OSError as error:
+            raise BatchStorageError(
+                f"the snapshot could not be written: {error.strerror or error}",
+                hint=f"Free space in {self.home} or make it writable, then submit again. Nothing was sent.",
+            ) from error
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+    def start(self, job_id: str, *, progress: OnProgress | None = None) -> JobStatus:
+        """Send everything that may be sent now, and return. Raises `AccessRefused` or `SetupError` for
+        credentials, `Unreachable` when the service cannot be reached; the job stays resumable."""
+        job = self._store.find(job_id)
+        if job.state == "draft":
+            self._store.add_shards(job.key, *_plan(Snapshot(JobFolder.of(self.home, job.id).path), job.target, None))
+        runner = self._runner(progress)
+        began = self._clock.monotonic()
+        patience = min(FILE_WAIT_SECONDS, 60 * self._policy(job).poll_seconds)
+        wait = runner.advance(job.key, eager=True)
+        while wait is not None and self._taking_in(job.key) and self._clock.monotonic() - began < patience:
+            self._clock.sleep(min(wait, patience))
+            wait = runner.advance(job.key)
+        self._raise_if_stuck(job.key, unreachable=True)
+        return self.status(job.id, offline=True)
+
+    def _taking_in(self, key: int) -> bool:
+        return any(shard.waits_for == "file" for shard, _ in self._store.shards(key))
+
+    def _raise_if_stuck(self, key: int, *, unreachable: bool = False) -> None:
+        """Raise what a person must mend, where nothing of the job can go on without."""
+        open_shards = [s for s, _ in self._store.shards(key) if s.state in UNFINISHED]
+        if not open_shards:
+            return
+        blockers = {s.blocker for s in open_shards}
+        if None not in blockers:
+            text = next(s.attention for s in open_shards) or "the job is paused"
+            resume = "then run `langbatch resume`. Nothing was lost."
+            if "disk" in blockers:
+                raise BatchStorageError(text, hint=f"Free some disk space, {resume}")
+            if "setup" in blockers:
+                raise SetupError(text, hint=f"Mend the configuration (`langbatch doctor` helps), {resume}")
+            raise AccessRefused(text, hint=f"Check the key, token or role, {resume}")
+        if unreachable and all(s.waits_for == "trouble" and s.state in ("waiting", "uploaded") for s in open_shards):
+            text = next(s.attention for s in open_shards) or "the service cannot be reached"
+            raise Unreachable(text, hint="The job is stored; `langbatch resume` goes on when the service answers.")
+
+    # ------------------------------------------------------------ on
+
+    def status(self, job_id: str, *, offline: bool = False) -> JobStatus:
+        """A snapshot of the job, after a fresh look at the service unless `offline`."""
+        job = self._store.find(job_id)
+        if not offline and job.state not in SETTLED_JOB_STATES:
+            self._runner().advance(job.key, eager=True)
+        return self._snapshot(job.key)
+
+    def jobs(self, *, offline: bool = True) -> list[JobStatus]:
+        """Every job, oldest first; as stored unless `offline` is False."""
+        if not offline:
+            self._runner().advance(eager=True)
+        return [self._snapshot(job.key, job) for job in self._store.jobs()]
+
+    def _snapshot(self, key: int, job: Job | None = None) -> JobStatus:
+        return job_status(job or self._store.job(key), self._store.shards(key))
+
+    def advance(self, job_id: str | None = None, *, eager: bool = False) -> float | None:
+        """Do everything that is due, once; seconds until more is, None when nothing is left to do."""
+        key = None if job_id is None else self._store.find(job_id).key
+        return self._runner().advance(key, eager=eager)
+
+    def wait(
+        self,
+        job_id: str,
+        timeout: float | None = None,
+        progress: OnProgress | None = None,
+        *,
+        outage_seconds: float | None = None,
+    ) -> JobStatus:
+        """Advance the job until every request has a result.
+
+        Raises `WaitTimeout` after `timeout` seconds, `NeedsOperator`, `AccessRefused`, `SetupError` or
+        `BatchStorageError` when a person must act, and `Unreachable` when every call has failed for
+        `outage_seconds` (None: never). The job is unchanged by any of them.
+        """
+        job = self._store.find(job_id)
+        runner = self._runner(progress)
+        began = self._clock.monotonic()
+        trouble_since: float | None = None
+        eager = True
+        while True:
+            due = runner.advance(job.key, eager=eager)
+            eager = False
+            status = self._snapshot(job.key)
+            if progress is not None:
+                progress(_waited(status))
+            if status.finished:
+                return status
+            if due is None:
+                raise NeedsOperator(status.attention or "a shard needs a person", hint=None)
+            self._raise_if_stuck(job.key)
+            now = self._clock.monotonic()
+            if not self._in_trouble(job.key):
+                trouble_since = None
+            elif trouble_since is None:
+                trouble_since = now
+            if trouble_since is not None and outage_seconds is not None and now - trouble_since >= outage_seconds:
+                raise Unreachable(
+                    f"gave up after {outage_seconds:g} s of trouble: {status.attention}",
+                    hint=f"The job is unchanged. Run `langbatch resume {status.id} --wait` to go on.",
+                )
+            if timeout is not None and now - began >= timeout:
+                raise WaitTimeout(
+                    f"job {status.id} is not finished after {timeout:g} s",
+                    hint="It goes on: wait again, or load it later by its id.",
+                )
+            left = due if timeout is None else min(due, max(0.0, timeout - (now - began)))
+            if outage_seconds is not None and trouble_since is not None:
+                left = min(left, max(0.0, outage_seconds - (now - trouble_since)))
+            self._clock.sleep(max(left, 0.01))
+
+    def _in_trouble(self, key: int) -> bool:
+        open_shards = [s for s, _ in self._store.shards(key) if s.state in UNFINISHED - {"needs_operator"}]
+        return bool(open_shards) and all(s.waits_for == "trouble" for s in open_shards)
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask the service to stop, keep what has finished. False where the job had ended already."""
+        job = self._store.find(job_id)
+        if not self._store.request_cancel(job.key):
+            return False
+        self._runner().advance(job.key)
+        return True
+
+    def retry(self, job_id: str, *, start: bool = True) -> JobStatus:
+        """Send again the requests without success, as new attempts. Successes are kept."""
+        job = self._store.find(job_id)
+        if job.state not in SETTLED_JOB_STATES:
+            raise BatchStateError(
+                f"job {job.id} is {job.state}: only a finished job can be retried",
+                hint=f"Wait for it (`langbatch watch {job.id}`), or cancel it first.",
+            )
+        for shard, _ in self._store.shards(job.key):
+            if shard.tally.succeeded < shard.requests and shard.state == "done":
+                claim = self._store.claim(job.key, shard.index)
+                if claim is None:
+                    raise BatchStateError("another process is working on this job", hint="Try again in a moment.")
+                try:
+                    self._store.reopen(claim)
+                finally:
+                    self._store.release(claim)
+        JobFolder.of(self.home, job.id).results.unlink(missing_ok=True)
+        return self.start(job.id) if start else self.status(job.id, offline=True)
+
+    # ------------------------------------------------------------ out
+
+    def results(
+        self, job_id: str, *, with_request: bool = False, partial: bool = False
+    ) -> Iterator[Result]:
+        """One `Result` per request, in input order, streamed.
+
+        Raises `JobNotFinished` while requests lack a result, unless `partial`: then only those there are.
+        """
+        job = self._finished_or_partial(job_id, partial)
+        folder = JobFolder.of(self.home, job.id)
+        done = [shard for shard, _ in self._store.shards(job.key) if shard.tally.total]
+        snapshot = Snapshot(folder.path) if with_request else None
+        requests = None if snapshot is None else chain.from_iterable(
+            snapshot.lines(s.first, s.requests, byte_start=s.byte_start) for s in done
+        )
+        return read_results([folder.joined(s.index) for s in done], requests)
+
+    def _finished_or_partial(self, job_id: str, partial: bool) -> Job:
+        job = self._store.find(job_id)
+        if not partial and job.state not in SETTLED_JOB_STATES:
+            raise JobNotFinished(
+                f"job {job.id} is {job.state}: {job.total - job.tally.total} of {job.total} requests have no result yet",
+                hint=f"Run `langbatch watch {job.id}`, or ask for what there is (`--partial`, `partial=True`).",
+            )
+        return job
+
+    def export(
+        self,
+        job_id: str,
+        out: Path | BinaryIO,
+        *,
+        format: str = "jsonl",  # noqa: A002 - the word users write
+        with_request: bool = False,
+        partial: bool = False,
+    ) -> JobStatus:
+        """Write the joined results to a path (atomically, 0600) or an open binary stream."""
+        job = self._finished_or_partial(job_id, partial)
+        folder = JobFolder.of(self.home, job.id)
+        done = [shard for shard, _ in self._store.shards(job.key) if shard.tally.total]
+        paths = [folder.joined(s.index) for s in done]
+        snapshot = Snapshot(folder.path)
+
+        def requests() -> Iterator[bytes]:
+            for s in done:
+                yield from snapshot.lines(s.first, s.requests, byte_start=s.byte_start)
+
+        if format == "jsonl":
+            export_jsonl(paths, out, requests() if with_request else None)
+        elif format == "csv":
+            export_csv(read_results(paths, None), out)
+        else:
+            raise SetupError(f"unknown format {format!r}", hint="Formats: jsonl, csv.")
+        return self.status(job.id, offline=True)
+
+    def results_file(self, job_id: str) -> Path:
+        """The joined results as a file of the store's own (JSONL). `JobNotFinished` before the end."""
+        job = self._finished_or_partial(job_id, partial=False)
+        path = JobFolder.of(self.home, job.id).results
+        if not path.exists():
+            self.export(job.id, path)
+        return path
+
+    def rejects_file(self, job_id: str) -> Path | None:
+        """Where the refused lines of a job submitted with `skip_invalid` are."""
+        path = JobFolder.of(self.home, self._store.find(job_id).id).rejects
+        return path if path.exists() else None
+
+    def snapshot(self, job_id: str) -> Snapshot:
+        """The job's private copy of its requests, read only."""
+        return Snapshot(JobFolder.of(self.home, self._store.find(job_id).id).path)
+
+    def purge(self, job_id: str, *, force: bool = False) -> None:
+        """Delete the job, its prompts and its results, here and (its own files) at the service."""
+        job = self._store.find(job_id)
+        if job.state not in SETTLED_JOB_STATES and job.state != "draft":
+            if not force:
+                raise BatchStateError(
+                    f"job {job.id} is {job.state}: purging it would lose results that cost money",
+                    hint=f"Cancel it first (`langbatch cancel {job.id}`), or add --force, which does.",
+                )
+            self.cancel(job.id)
+        self._delete_remote_files(job)
+        self._store.purge(job.key)
+        shutil.rmtree(JobFolder.of(self.home, job.id).path, ignore_errors=True)
+
+    def _delete_remote_files(self, job: Job) -> None:
+        from langbatch.errors import ProviderError
+
+        with suppress(SetupError, ProviderError):
+            provider = self._open_provider(job)
+            for shard, _ in self._store.shards(job.key):
+                for attempt in self._store.attempts(job.key, shard.index):
+                    for file_id in (attempt.file_id, attempt.output_file_id, attempt.error_file_id):
+                        if file_id is not None:
+                            with suppress(ProviderError):
+                                provider.delete_file(file_id)
+
+    def target_of(self, job_id: str) -> Target:
+        """Where the job is sent."""
+        return self._store.find(job_id).target
+
+    def unsuccessful(self, job_id: str) -> list[Unsuccessful]:
+        """The requests without success so far, in input order."""
+        return self._store.unsuccessful(self._store.find(job_id).key)
+
+    def draft_status(self, job_id: str, target: Target, intake: Intake | None) -> JobStatus:
+        """The snapshot of a job that was validated but never stored."""
+        now = self._clock.now()
+        total, rejected = (intake.total, intake.rejected) if intake else (0, 0)
+        draft = Job(
+            0, job_id, None, "", target, "", total, rejected, "draft", False, None, Tally(), Usage(), now, now, None
+        )
+        return job_status(draft, [])
+
+
+def _plan(
+    snapshot: Snapshot, target: Target, max_requests: int | None
+) -> tuple[list[ShardPlan], list[int]]:
+    """The snapshot's shards for this target, and the user's line number each begins at."""
+    plans = plan_shards(
+        snapshot.lengths(0, snapshot.total),
+        targets.growth_bytes(target),
+        limits_for(target),
+        max_requests=max_requests,
+    )
+    return plans, [snapshot.line_numbers(plan.first, 1)[0] for plan in plans]
+
+
+def _waited(status: JobStatus) -> Progress:
+    """How far the service has come, by its own counts while a batch runs."""
+    done = status.total - status.counts.pending
+    running = sum(
+        s.batch_counts.completed + s.batch_counts.failed for s in status.shards if s.state in ("active", "harvesting")
+    )
+    detail = status.attention or f"{status.state}: {status.status}"
+    return Progress("wait", min(done + running, status.total), status.total, "requests", detail)
+
+

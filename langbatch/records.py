@@ -1,0 +1,342 @@
+"""The values that travel through langbatch: frozen, typed, without behaviour that does I/O.
+
+Times are seconds since the epoch (float, UTC); sizes are bytes; lines count from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Outcome = Literal["succeeded", "errored", "expired", "cancelled", "missing", "unreadable"]
+OUTCOMES: tuple[Outcome, ...] = ("succeeded", "errored", "expired", "cancelled", "missing", "unreadable")
+
+EndpointKind = Literal["chat_completions", "embeddings", "responses", "completions"]
+#: Path of each kind under a provider's base; OpenAI's own spelling puts `/v1` before it.
+ENDPOINT_PATHS: Mapping[EndpointKind, str] = {
+    "chat_completions": "/chat/completions",
+    "embeddings": "/embeddings",
+    "responses": "/responses",
+    "completions": "/completions",
+}
+
+JobState = Literal["draft", "running", "paused", "needs_operator", "completed", "failed", "cancelled"]
+
+
+# ---------------------------------------------------------------- input
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of the input. `line` 0 means the file as a whole."""
+
+    line: int
+    byte_offset: int
+    custom_id: str | None
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputWarning:
+    """Something odd that is let through; said once, with a count."""
+
+    code: str
+    count: int
+    first_line: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one provider batch may hold. None: no such limit."""
+
+    requests: int
+    file_bytes: int
+    embedding_inputs: int | None = None
+
+
+# ---------------------------------------------------------------- target
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests are sent. Holds no secret: credentials are found again when they are needed.
+
+    `settings` are the provider's non-secret keyword arguments (`azure_endpoint`, `api_version`,
+    `base_url`, `organization`, …), kept with the job so that a restart needs only credentials.
+    `model` is what is written into every line: the deployment on Azure, the model id on OpenAI;
+    None leaves the lines as they are.
+    """
+
+    provider: str
+    host: str
+    kind: EndpointKind
+    model: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """For people: `azure/my-resource.openai.azure.com/my-deployment`."""
+        return "/".join(part for part in (self.provider, self.host, self.model) if part)
+
+
+# ---------------------------------------------------------------- remote objects
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """The provider's file object, read leniently. `status` is lower case, None where absent."""
+
+    id: str
+    status: str | None
+    bytes: int | None = None
+    filename: str | None = None
+    created_at: float | None = None
+    status_details: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCounts:
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFault:
+    """One entry of a batch's `errors.data`. `line` is None where the service gave none."""
+
+    code: str
+    message: str
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens. None where no service reported any."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteBatch:
+    """The provider's batch object, read leniently: `""` is None, times are epoch seconds,
+    `status` is lower case with `canceled` spelled `cancelled`; unknown words pass through."""
+
+    id: str
+    status: str
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    created_at: float | None = None
+    expires_at: float | None = None
+    counts: BatchCounts | None = None
+    faults: tuple[BatchFault, ...] = ()
+    metadata: Mapping[str, str] | None = None
+    usage: Usage | None = None
+    endpoint: str | None = None
+
+
+TERMINAL_BATCH_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPage:
+    """One page of the provider's batches, newest first.
+
+    `has_more` is None where the service did not say. `server_time` is the reply's `Date` header.
+    """
+
+    batches: tuple[RemoteBatch, ...]
+    has_more: bool | None
+    server_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """One page of the provider's files; as `BatchPage`."""
+
+    files: tuple[RemoteFile, ...]
+    has_more: bool | None
+    server_time: float | None = None
+
+
+# ---------------------------------------------------------------- results
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many requests ended with each outcome."""
+
+    succeeded: int = 0
+    errored: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    missing: int = 0
+    unreadable: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, name) for name in OUTCOMES)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in OUTCOMES))
+
+
+@dataclass(frozen=True, slots=True)
+class Unsuccessful:
+    """One request without success: `ordinal` counts accepted requests of the job from 0."""
+
+    ordinal: int
+    line: int
+    outcome: Outcome
+    code: str
+    attempt: int
+
+
+# ---------------------------------------------------------------- progress
+
+ProgressStep = Literal["validate", "upload", "wait", "download", "join"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long step has come. `total` is None where it is not known. `unit`: bytes or requests."""
+
+    step: ProgressStep
+    done: int
+    total: int | None
+    unit: Literal["bytes", "requests"]
+    detail: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+# ---------------------------------------------------------------- stored state
+
+ShardState = Literal[
+    "waiting",
+    "uploading",
+    "uploaded",
+    "creating",
+    "uncertain",
+    "fencing",
+    "active",
+    "harvesting",
+    "done",
+    "needs_operator",
+]
+
+#: Why a shard cannot go on until a person mends something here; makes the job `paused`.
+Blocker = Literal["access", "setup", "disk"]
+
+#: What an unfinished shard is waiting for. Only `trouble` counts as an outage.
+WaitsFor = Literal["trouble", "quota", "throttle", "file", "fate", "batch"]
+
+#: How a shard ended: rows were harvested, the service refused it as a whole, or it was cancelled.
+ShardEnd = Literal["harvested", "refused", "cancelled", "expired"]
+
+#: How an attempt ended. The last four brought no batch that could have cost anything.
+AttemptEnd = Literal[
+    "harvested", "refused", "quota_bounced", "resubmitted", "cancelled_unsent",
+    "upload_lost", "file_unusable", "no_batch",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One input file's work, as stored. `key` is the store's own small number for it."""
+
+    key: int
+    id: str
+    name: str | None
+    input_name: str
+    target: Target
+    input_sha256: str
+    total: int
+    rejected: int
+    state: JobState
+    cancel_requested: bool
+    attention: str | None
+    tally: Tally
+    usage: Usage
+    created_at: float
+    updated_at: float
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A run of consecutive requests small enough for one provider batch.
+
+    `first` counts the job's accepted requests from 0; `byte_start` is where its lines begin in the
+    snapshot. `due_at` is when langbatch itself wants to look again, `not_before` what the service
+    asked for. `fence` rises with every claim, so that a writer from before cannot write.
+    """
+
+    job: int
+    index: int
+    first: int
+    first_line: int
+    requests: int
+    byte_start: int
+    bytes: int
+    state: ShardState
+    attempt: int = 0
+    due_at: float = 0.0
+    not_before: float = 0.0
+    troubles: int = 0
+    crashes: int = 0
+    waits_for: WaitsFor | None = None
+    blocker: Blocker | None = None
+    attention: str | None = None
+    ended_as: ShardEnd | None = None
+    tally: Tally = field(default_factory=Tally)
+    usage: Usage = field(default_factory=Usage)
+    lease_owner: str | None = None
+    lease_until: float = 0.0
+    fence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a shard: one upload under a name of its own, at most one batch."""
+
+    job: int
+    shard: int
+    number: int
+    name: str
+    requests: int
+    opened_at: float
+    file_id: str | None = None
+    file_bytes: int | None = None
+    uploaded_at: float | None = None
+    file_ready_at: float | None = None
+    create_intent_at: float | None = None
+    fate_unknown_at: float | None = None
+    fenced_at: float | None = None
+    batch_id: str | None = None
+    batch_status: str | None = None
+    batch_counts: BatchCounts = field(default_factory=BatchCounts)
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    polled_at: float | None = None
+    cancel_sent_at: float | None = None
+    ended_at: float | None = None
+    ended_as: AttemptEnd | None = None
+    fault_code: str | None = None
+    fault_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardView:
+    """Everything a decision about a shard may depend on, as stored."""
+
+    job: Job
+    shard: Shard
+    attempt: Attempt | None
+    #: Attempts so far that had a batch, and attempts that came to nothing.
+    paid_attempts: int = 0
+    fruitless_attempts: int = 0

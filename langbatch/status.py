@@ -1,0 +1,174 @@
+"""A job as people and programs read it: the documents of `status --json`, with the same names as attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from langbatch.lifecycle import BatchWord, ShardSummary, batch_word
+from langbatch.records import OUTCOMES, Attempt, Job, JobState, Shard
+
+
+class _Document:
+    """Fields are attributes and items alike, as in the JSON."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+    def keys(self) -> list[str]:
+        return [field.name for field in fields(self)]  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+
+@dataclass(frozen=True, slots=True)
+class Counts(_Document):
+    """Requests by outcome; `pending` have none yet. They add up to the job's total."""
+
+    succeeded: int
+    errored: int
+    expired: int
+    cancelled: int
+    missing: int
+    unreadable: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSums(_Document):
+    """Tokens summed over harvested rows; None while no row reported any."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCounts(_Document):
+    """The provider's own `request_counts`."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus(_Document):
+    index: int
+    first_line: int
+    requests: int
+    state: str
+    attempt: int
+    target: str
+    attention: str | None
+    input_file_id: str | None
+    batch_id: str | None
+    batch_status: str | None
+    batch_counts: RemoteCounts
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus(_Document):
+    """A snapshot of one job. `state` is the job's own word, `status` the nearest of OpenAI's eight."""
+
+    id: str
+    name: str | None
+    state: JobState
+    status: BatchWord
+    provider: str
+    target: str
+    input: str
+    total: int
+    rejected: int
+    counts: Counts
+    usage: UsageSums
+    attention: str | None
+    cancel_requested: bool
+    created_at: str
+    finished_at: str | None
+    shards: tuple[ShardStatus, ...]
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("completed", "failed", "cancelled")
+
+    @property
+    def all_succeeded(self) -> bool:
+        return self.finished and self.counts.succeeded == self.total
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document, ready for `json.dumps`."""
+        return asdict(self)
+
+
+def iso(at: float | None) -> str | None:
+    """UTC to the second, as in `2026-11-21T01:02:03Z`."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def job_status(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> JobStatus:
+    """The snapshot of a job as stored."""
+    summaries = [
+        ShardSummary(s.state, s.blocker, s.ended_as, a.batch_status if a else None) for s, a in shards
+    ]
+    return JobStatus(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        status=batch_word(job.state, job.cancel_requested, summaries),
+        provider=job.target.provider,
+        target=job.target.label,
+        input=job.input_name,
+        total=job.total,
+        rejected=job.rejected,
+        counts=Counts(
+            **{name: getattr(job.tally, name) for name in OUTCOMES}, pending=job.total - job.tally.total
+        ),
+        usage=UsageSums(
+            job.usage.input_tokens, job.usage.output_tokens, job.usage.cached_tokens, job.usage.reasoning_tokens
+        ),
+        attention=_attention(job, shards),
+        cancel_requested=job.cancel_requested,
+        created_at=iso(job.created_at) or "",
+        finished_at=iso(job.finished_at),
+        shards=tuple(_shard_status(job, shard, attempt) for shard, attempt in shards),
+    )
+
+
+def _shard_status(job: Job, shard: Shard, attempt: Attempt | None) -> ShardStatus:
+    counts = attempt.batch_counts if attempt else None
+    return ShardStatus(
+        index=shard.index,
+        first_line=shard.first_line,
+        requests=shard.requests,
+        state=shard.state,
+        attempt=shard.attempt,
+        target=job.target.label,
+        attention=shard.attention,
+        input_file_id=attempt.file_id if attempt else None,
+        batch_id=attempt.batch_id if attempt else None,
+        batch_status=attempt.batch_status if attempt else None,
+        batch_counts=RemoteCounts(counts.total, counts.completed, counts.failed) if counts else RemoteCounts(0, 0, 0),
+    )
+
+
+def _attention(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> str | None:
+    stuck = [(s, a) for s, a in shards if s.state == "needs_operator"]
+    if not stuck:
+        return job.attention
+    shard, _ = stuck[0]
+    which = f" --shard {shard.index}" if len(shards) > 1 else ""
+    return (
+        f"shard {shard.index} needs you: {shard.attention}. If you find its batch at the provider: "
+        f"`langbatch reconcile {job.id}{which} --adopt BATCH_ID`; if there is certainly none: "
+        f"`langbatch reconcile {job.id}{which} --resubmit`"
+    )

@@ -1,0 +1,1 @@
+"""Job state in a database."""

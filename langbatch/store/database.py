@@ -1,0 +1,169 @@
+"""Opening the database: connection rules, the schema's version, migration with a backup."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from langbatch.errors import BatchStorageError
+from langbatch.store.schema import SCHEMA_VERSION
+
+#: How long a writer waits for another one before giving up, in seconds.
+BUSY_SECONDS = 30.0
+
+#: Schema versions older than ours, oldest first: what can be migrated.
+KNOWN_VERSIONS = ("0001",)
+
+
+def sqlite_url(path: Path) -> str:
+    return sa.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def connect(url: str) -> Engine:
+    """An engine with our connection rules; creates a SQLite file 0600. Does not touch the schema."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        _create_private(Path(parsed.database))
+    engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
+        # The sqlite3 module's own transaction handling would begin late and commit early; we say BEGIN.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        # FULL: a commit survives power loss. NORMAL in WAL could lose the last ones, and with them an intent.
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # IMMEDIATE: a writer that read first could otherwise fail at its first write with "locked",
+        # whatever the busy timeout. Readers say so and take no lock.
+        reading = connection.get_execution_options().get("langbatch_reads")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _create_private(path: Path) -> None:
+    """Create the file 0600 before SQLite would with the umask; its -wal and -shm copy the mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise BatchStorageError(
+            f"cannot open the database {path}: {error.strerror}",
+            hint="Check that the folder exists and may be written, or set LANGBATCH_HOME to one that may.",
+        ) from error
+
+
+def schema_version(connection: Connection) -> str | None:
+    """The version stored in the database; None for an empty one."""
+    tables = sa.inspect(connection).get_table_names()
+    if "alembic_version" not in tables:
+        if tables:
+            raise BatchStorageError(
+                "this database is not langbatch's: it has tables, but no schema version",
+                hint="Point LANGBATCH_HOME or LANGBATCH_DATABASE_URL somewhere else. Nothing was changed.",
+            )
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def prepare(engine: Engine) -> None:
+    """Bring the schema to `SCHEMA_VERSION`: create it, or migrate forward after a backup."""
+    try:
+        with engine.connect().execution_options(langbatch_reads=True) as connection, connection.begin():
+            found = _quick_version(connection)
+        if found == SCHEMA_VERSION:
+            return
+        with engine.begin() as connection:
+            found = schema_version(connection)
+            if found == SCHEMA_VERSION:
+                return
+            if found is not None and found not in KNOWN_VERSIONS:
+                raise BatchStorageError(
+                    f"the database has schema {found}, newer than this langbatch's {SCHEMA_VERSION}",
+                    hint="Upgrade langbatch (pip install -U langbatch-manager). Nothing was changed.",
+                )
+            if found is not None:
+                _backup(connection, found)
+            _migrate(connection)
+    except DBAPIError as error:
+        raise storage_error(error) from error
+
+
+def _quick_version(connection: Connection) -> str | None:
+    try:
+        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.OperationalError) and "no such table" in str(error.orig):
+            return None
+        if connection.dialect.name != "sqlite":
+            return None
+        raise
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "langbatch.store:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _backup(connection: Connection, version: str) -> None:
+    """A copy of the file beside it, before anything is changed."""
+    source = connection.engine.url.database
+    if connection.dialect.name != "sqlite" or not source:
+        return
+    target = Path(f"{source}.schema-{version}.backup")
+    _create_private(target)
+    with sqlite3.connect(source) as original, sqlite3.connect(target) as copy:
+        original.backup(copy)
+    original.close()
+    copy.close()
+
+
+def storage_error(error: DBAPIError) -> BatchStorageError:
+    """A database's complaint in words, with what to do. SQL and its values are left out of the message."""
+    text = str(error.orig or error).splitlines()[0]
+    lowered = text.lower()
+    if "locked" in lowered or "busy" in lowered:
+        return BatchStorageError(
+            f"the database is locked by another process for more than {BUSY_SECONDS:g} s",
+            hint="Stop the program that holds it, then run the same command again. Nothing was lost.",
+        )
+    if "malformed" in lowered or "not a database" in lowered:
+        return BatchStorageError(
+            f"the database file is damaged ({text})",
+            hint="Nothing was written. Restore a backup of langbatch.db, or move the file away and rebuild "
+            "the jobs with `langbatch recover --from-remote`.",
+        )
+    if "full" in lowered:
+        return BatchStorageError(
+            "the disk with the database is full",
+            hint="Free some space, then run `langbatch resume`. Nothing was lost.",
+        )
+    if "readonly" in lowered or "read-only" in lowered or "unable to open" in lowered:
+        return BatchStorageError(
+            f"the database cannot be written ({text})",
+            hint="Make LANGBATCH_HOME writable for this user, or set it to another folder.",
+        )
+    return BatchStorageError(f"the database refused: {text}", hint="Run `langbatch doctor` to check it.")
+
+
+def options_for_reading() -> dict[str, Any]:
+    return {"langbatch_reads": True}

@@ -1,0 +1,72 @@
+"""Rows to records and back: the only place that knows both spellings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from langbatch.records import (
+    OUTCOMES,
+    Attempt,
+    BatchCounts,
+    Job,
+    Shard,
+    Tally,
+    Target,
+    Unsuccessful,
+    Usage,
+)
+
+_USAGE = tuple(f.name for f in fields(Usage))
+_SHARD = tuple(f.name for f in fields(Shard) if f.name not in ("tally", "usage"))
+_ATTEMPT = tuple(f.name for f in fields(Attempt) if f.name != "batch_counts")
+_JOB = tuple(f.name for f in fields(Job) if f.name not in ("target", "tally", "usage"))
+
+
+def job(row: sa.Row[Any]) -> Job:
+    values = row._mapping
+    return Job(
+        target=Target(
+            values["provider"], values["host"], values["kind"], values["model"], json.loads(values["settings"])
+        ),
+        tally=Tally(*(values[name] for name in OUTCOMES)),
+        usage=Usage(*(values[name] for name in _USAGE)),
+        **{name: values[name] for name in _JOB},
+    )
+
+
+def shard_and_attempt(row: sa.Row[Any]) -> tuple[Shard, Attempt | None]:
+    values = row._mapping
+    shard = Shard(
+        tally=Tally(*(values[f"s_{name}"] for name in OUTCOMES)),
+        usage=Usage(*(values[f"s_{name}"] for name in _USAGE)),
+        **{name: values[f"s_{name}"] for name in _SHARD},
+    )
+    return shard, None if values["a_number"] is None else _attempt(values, "a_")
+
+
+def attempt(row: sa.Row[Any]) -> Attempt:
+    return _attempt(row._mapping, "")
+
+
+def _attempt(values: Any, prefix: str) -> Attempt:
+    return Attempt(
+        batch_counts=BatchCounts(
+            values[f"{prefix}batch_total"], values[f"{prefix}batch_completed"], values[f"{prefix}batch_failed"]
+        ),
+        **{name: values[prefix + name] for name in _ATTEMPT},
+    )
+
+
+def unsuccessful(row: sa.Row[Any]) -> Unsuccessful:
+    return Unsuccessful(row.ordinal, row.line, row.outcome, row.code, row.attempt)
+
+
+def from_unsuccessful(job_key: int, item: Unsuccessful) -> dict[str, Any]:
+    return {
+        "job": job_key, "ordinal": item.ordinal, "line": item.line, "outcome": item.outcome,
+        "code": item.code, "attempt": item.attempt,
+    }

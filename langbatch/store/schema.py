@@ -1,0 +1,167 @@
+"""The tables. Ids, hashes, counts, codes and times; never a prompt, an answer, a key or a token.
+
+One row per job, shard, attempt and unsuccessful request; none per successful request, so that a job
+of ten million requests stays small. Migrations live beside this file; `SCHEMA_VERSION` is their head.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION = "0001"
+
+metadata = MetaData()
+
+store_facts = Table(
+    "store_facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+    comment="What this store knows of itself: its id, which names our files among others' on one resource.",
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("key", Integer, primary_key=True, comment="short number used by the other tables"),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("name", Text),
+    Column("input_name", Text, nullable=False, comment="the user's file name, without its folder"),
+    Column("provider", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("host", Text, nullable=False),
+    Column("model", Text),
+    Column("settings", Text, nullable=False, comment="JSON of the target's non-secret arguments"),
+    Column("input_sha256", String(64), nullable=False),
+    Column("snapshot_sha256", String(64), nullable=False),
+    Column("reuse_key", String(64), unique=True, comment="same bytes and target; null once `new` replaced it"),
+    Column("total", Integer, nullable=False),
+    Column("rejected", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("attention", Text),
+    Column("succeeded", Integer, nullable=False),
+    Column("errored", Integer, nullable=False),
+    Column("expired", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("missing", Integer, nullable=False),
+    Column("unreadable", Integer, nullable=False),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("reasoning_tokens", Integer),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("finished_at", Float),
+)
+Index("jobs_by_state", jobs.c.state)
+
+shards = Table(
+    "shards",
+    metadata,
+    Column("job", Integer, ForeignKey("jobs.key", ondelete="CASCADE"), nullable=False),
+    Column("index", Integer, nullable=False),
+    Column("first", Integer, nullable=False, comment="ordinal of its first request in the job, from 0"),
+    Column("first_line", Integer, nullable=False, comment="line of its first request in the user's file"),
+    Column("requests", Integer, nullable=False),
+    Column("byte_start", BigInteger, nullable=False, comment="where its lines begin in the snapshot"),
+    Column("bytes", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False, comment="number of the newest attempt, 0 before the first"),
+    Column("due_at", Float, nullable=False, comment="when langbatch wants to look again"),
+    Column("not_before", Float, nullable=False, comment="when the service asked to be called again"),
+    Column("troubles", Integer, nullable=False, comment="consecutive failed calls, for backoff"),
+    Column("crashes", Integer, nullable=False, comment="processes that died holding it since its last move"),
+    Column("waits_for", String(16), comment="trouble, quota, throttle, file, fate or batch"),
+    Column("blocker", String(16), comment="access, setup or disk: a person must mend it"),
+    Column("attention", Text, comment="what it waits for, in words, masked"),
+    Column("ended_as", String(16)),
+    Column("succeeded", Integer, nullable=False),
+    Column("errored", Integer, nullable=False),
+    Column("expired", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("missing", Integer, nullable=False),
+    Column("unreadable", Integer, nullable=False),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("reasoning_tokens", Integer),
+    Column("lease_owner", Text, comment="host, process and its start time, so that a dead owner is recognised"),
+    Column("lease_until", Float, nullable=False),
+    Column("fence", Integer, nullable=False, comment="rises with every claim; writes carry it"),
+    PrimaryKeyConstraint("job", "index"),
+)
+Index("shards_by_state", shards.c.state, shards.c.due_at)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job", Integer, nullable=False),
+    Column("shard", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("name", Text, nullable=False, unique=True, comment="unique file name: store, job, shard, attempt, hash"),
+    Column("requests", Integer, nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("file_id", Text, index=True),
+    Column("file_bytes", BigInteger, comment="bytes sent, to compare with what the service says"),
+    Column("uploaded_at", Float),
+    Column("file_ready_at", Float),
+    Column("create_intent_at", Float, comment="committed before the create is sent"),
+    Column("fate_unknown_at", Float),
+    Column("fenced_at", Float, comment="when the input file was known to be gone"),
+    Column("batch_id", Text, index=True),
+    Column("batch_status", String(32)),
+    Column("batch_total", Integer, nullable=False),
+    Column("batch_completed", Integer, nullable=False),
+    Column("batch_failed", Integer, nullable=False),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
+    Column("polled_at", Float),
+    Column("cancel_sent_at", Float),
+    Column("ended_at", Float),
+    Column("ended_as", String(24)),
+    Column("fault_code", Text),
+    Column("fault_message", Text, comment="the service's words, masked and cut"),
+    PrimaryKeyConstraint("job", "shard", "number"),
+)
+
+unsuccessful = Table(
+    "unsuccessful",
+    metadata,
+    Column("job", Integer, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("outcome", String(12), nullable=False),
+    Column("code", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    PrimaryKeyConstraint("job", "ordinal"),
+    sqlite_with_rowid=False,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("job", Integer, nullable=False, index=True),
+    Column("shard", Integer),
+    Column("attempt", Integer),
+    Column("move", String(32), nullable=False),
+    Column("origin", String(16)),
+    Column("to", String(16)),
+    Column("note", Text, comment="codes and ids, masked; never text of a request or an answer"),
+    comment="Append-only: every transition, in the transaction that made it.",
+)

@@ -1,0 +1,655 @@
+"""Job state. Every change of a shard's state goes through `move`: one conditional update on the
+expected state and the claim's fence, plus its event, in one transaction.
+
+Only this package imports SQLAlchemy; what comes out are frozen records.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from langbatch import processes
+from langbatch.clock import Clock, SystemClock
+from langbatch.errors import BatchStateError, BatchStorageError, JobNotFound
+from langbatch.lifecycle import SETTLED_JOB_STATES, Move, ShardSummary, destination, job_state
+from langbatch.records import (
+    OUTCOMES,
+    Attempt,
+    Job,
+    Shard,
+    ShardView,
+    Tally,
+    Target,
+    Unsuccessful,
+    Usage,
+)
+from langbatch.sharding import ShardPlan
+from langbatch.store import rows
+from langbatch.store.database import connect, options_for_reading, prepare, sqlite_url, storage_error
+from langbatch.store.schema import attempts, events, jobs, shards, store_facts, unsuccessful
+
+#: How long a claim holds without being renewed, in seconds.
+LEASE_SECONDS = 30.0
+
+_USAGE = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+
+
+class LostClaim(BatchStateError):
+    """Another process took the shard over (this one was frozen or too slow). Nothing was written."""
+
+    code = "lost_claim"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to act on a shard until the lease runs out. Writes carry `fence`."""
+
+    job: int
+    index: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What is stored when a job is submitted."""
+
+    id: str
+    name: str | None
+    input_name: str
+    target: Target
+    input_sha256: str
+    snapshot_sha256: str
+    reuse_key: str
+    total: int
+    rejected: int
+    shards: Sequence[ShardPlan]
+    first_lines: Sequence[int]
+
+
+class JobStore:
+    """One database. Any number of processes and threads may open it at the same time."""
+
+    def __init__(self, engine: Engine, *, clock: Clock | None = None, owner: str | None = None) -> None:
+        prepare(engine)
+        self._engine = engine
+        self._clock: Clock = clock or SystemClock()
+        self.owner = owner or processes.identity()
+        self.store_id = self._own_id()
+
+    @classmethod
+    def open(cls, home: Path, database_url: str | None = None, *, clock: Clock | None = None) -> JobStore:
+        """The store of a home folder (`langbatch.db` in it), or of any SQLAlchemy URL."""
+        try:
+            engine = connect(database_url or sqlite_url(home / "langbatch.db"))
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+            raise BatchStorageError(
+                f"LANGBATCH_DATABASE_URL cannot be used: {type(error).__name__}",
+                hint="Give a SQLAlchemy URL such as postgresql+psycopg://user@host/name, and install its driver.",
+            ) from error
+        return cls(engine, clock=clock)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # ------------------------------------------------------------ transactions
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise storage_error(error) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with (
+                self._engine.connect().execution_options(**options_for_reading()) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except DBAPIError as error:
+            raise storage_error(error) from error
+
+    def _own_id(self) -> str:
+        query = sa.select(store_facts.c.value).where(store_facts.c.name == "store_id")
+        with self._reading() as connection:
+            found = connection.execute(query).scalar()
+        if found is None:
+            try:
+                with self._writing() as connection:
+                    connection.execute(
+                        store_facts.insert().values(name="store_id", value=secrets.token_hex(4))
+                    )
+            except IntegrityError:
+                pass  # another process opened the new store at the same moment
+            with self._reading() as connection:
+                found = connection.execute(query).scalar_one()
+        return str(found)
+
+    # ------------------------------------------------------------ jobs
+
+    def add_job(self, new: NewJob, *, replace: bool = False) -> tuple[Job, bool]:
+        """Store a job with its shards, or return the one that the same bytes and target already made.
+
+        The second value tells whether it was stored. `replace` (`--new`) always stores.
+        """
+        try:
+            with self._writing() as connection:
+                if replace:
+                    connection.execute(
+                        jobs.update().where(jobs.c.reuse_key == new.reuse_key).values(reuse_key=None)
+                    )
+                key = self._insert_job(connection, new)
+            return self.job(key), True
+        except IntegrityError as error:
+            existing = self.job_for(new.reuse_key)
+            if existing is None:
+                raise BatchStorageError("the job could not be stored: its id is taken") from error
+            return existing, False
+
+    def _insert_job(self, connection: Connection, new: NewJob) -> int:
+        now = self._clock.now()
+        result = connection.execute(
+            jobs.insert().values(
+                id=new.id,
+                name=new.name,
+                input_name=new.input_name,
+                provider=new.target.provider,
+                kind=new.target.kind,
+                host=new.target.host,
+                model=new.target.model,
+                settings=json.dumps(dict(new.target.settings), sort_keys=True),
+                input_sha256=new.input_sha256,
+                snapshot_sha256=new.snapshot_sha256,
+                reuse_key=new.reuse_key,
+                total=new.total,
+                rejected=new.rejected,
+                state="running" if new.shards else "draft",
+                cancel_requested=False,
+                created_at=now,
+                updated_at=now,
+                **dict.fromkeys(OUTCOMES, 0),
+            )
+        )
+        key = int(result.inserted_primary_key[0])  # type: ignore[index]
+        self._insert_shards(connection, key, new.shards, new.first_lines)
+        self._log(connection, key, None, None, "submitted", None, None, f"{new.total} requests")
+        return key
+
+    def add_shards(self, job: int, plans: Sequence[ShardPlan], first_lines: Sequence[int]) -> None:
+        """Give a draft its shards: from now on it runs. A job that has shards is left as it is."""
+        with self._writing() as connection:
+            if connection.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar() != "draft":
+                return
+            self._insert_shards(connection, job, plans, first_lines)
+            self._log(connection, job, None, None, "started", None, None, None)
+            self._refresh_job(connection, job)
+
+    @staticmethod
+    def _insert_shards(
+        connection: Connection, job: int, plans: Sequence[ShardPlan], first_lines: Sequence[int]
+    ) -> None:
+        if not plans:
+            return
+        fresh = dict.fromkeys((*OUTCOMES, "attempt", "troubles", "crashes", "fence"), 0)
+        fresh |= dict.fromkeys(("due_at", "not_before", "lease_until"), 0.0)
+        connection.execute(
+            shards.insert(),
+            [
+                {
+                    "job": job,
+                    "index": plan.index,
+                    "first": plan.first,
+                    "first_line": line,
+                    "requests": plan.count,
+                    "byte_start": plan.byte_start,
+                    "bytes": plan.bytes,
+                    "state": "waiting",
+                    **fresh,
+                }
+                for plan, line in zip(plans, first_lines, strict=True)
+            ],
+        )
+
+    def job(self, key: int) -> Job:
+        with self._reading() as connection:
+            row = connection.execute(sa.select(jobs).where(jobs.c.key == key)).one_or_none()
+        if row is None:
+            raise JobNotFound("this job was purged", hint="`langbatch status` lists the jobs there are.")
+        return rows.job(row)
+
+    def job_for(self, reuse_key: str) -> Job | None:
+        """The job that the same bytes and the same target made before."""
+        with self._reading() as connection:
+            row = connection.execute(sa.select(jobs).where(jobs.c.reuse_key == reuse_key)).one_or_none()
+        return rows.job(row) if row else None
+
+    def find(self, id_or_prefix: str) -> Job:
+        """A job by its id or a unique prefix of it; `JobNotFound` otherwise."""
+        text = id_or_prefix.strip()
+        with self._reading() as connection:
+            found = connection.execute(
+                sa.select(jobs).where(jobs.c.id.startswith(text, autoescape=True)).order_by(jobs.c.key).limit(3)
+            ).all()
+        exact = [row for row in found if row.id == text]
+        if exact or (len(found) == 1 and text):
+            return rows.job((exact or found)[0])
+        if not found or not text:
+            raise JobNotFound(
+                f"no job {text!r} in this store", hint="`langbatch status` lists the jobs there are."
+            )
+        raise JobNotFound(
+            f"{text!r} fits more than one job: {', '.join(row.id for row in found)}",
+            hint="Give more of the id.",
+        )
+
+    def jobs(self, *, unfinished: bool = False) -> list[Job]:
+        """All jobs, oldest first."""
+        query = sa.select(jobs).order_by(jobs.c.key)
+        if unfinished:
+            query = query.where(jobs.c.state.not_in(SETTLED_JOB_STATES))
+        with self._reading() as connection:
+            return [rows.job(row) for row in connection.execute(query)]
+
+    def shards(self, job: int) -> list[tuple[Shard, Attempt | None]]:
+        """A job's shards in input order, each with its newest attempt."""
+        with self._reading() as connection:
+            pairs = connection.execute(_shards_with_attempt().where(shards.c.job == job).order_by(shards.c.index))
+            return [rows.shard_and_attempt(row) for row in pairs]
+
+    def attempts(self, job: int, shard: int) -> list[Attempt]:
+        """Every attempt at a shard, oldest first."""
+        query = (
+            sa.select(attempts)
+            .where(attempts.c.job == job, attempts.c.shard == shard)
+            .order_by(attempts.c.number)
+        )
+        with self._reading() as connection:
+            return [rows.attempt(row) for row in connection.execute(query)]
+
+    def view(self, job: int, index: int) -> ShardView:
+        """A shard with all that a decision about it may depend on, read in one transaction."""
+        counts = sa.select(
+            sa.func.count().filter(attempts.c.batch_id.is_not(None)),
+            sa.func.count().filter(attempts.c.ended_as.in_(("upload_lost", "file_unusable", "no_batch"))),
+        ).where(attempts.c.job == job, attempts.c.shard == index)
+        with self._reading() as connection:
+            job_row = connection.execute(sa.select(jobs).where(jobs.c.key == job)).one_or_none()
+            row = connection.execute(
+                _shards_with_attempt().where(shards.c.job == job, shards.c.index == index)
+            ).one_or_none()
+            paid, fruitless = connection.execute(counts).one()
+        if job_row is None or row is None:
+            raise JobNotFound("this job was purged", hint="`langbatch status` lists the jobs there are.")
+        shard, attempt = rows.shard_and_attempt(row)
+        return ShardView(rows.job(job_row), shard, attempt, paid, fruitless)
+
+    def unfinished_shards(self, job: int | None = None) -> list[tuple[int, int, float, float]]:
+        """`(job, index, due_at, not_before)` of every shard that may still move by itself, most due first."""
+        query = (
+            sa.select(shards.c.job, shards.c.index, shards.c.due_at, shards.c.not_before)
+            .where(shards.c.state.not_in(("done", "needs_operator")))
+            .order_by(shards.c.due_at, shards.c.job, shards.c.index)
+        )
+        if job is not None:
+            query = query.where(shards.c.job == job)
+        with self._reading() as connection:
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
+
+    def unsuccessful(self, job: int, first: int = 0, count: int | None = None) -> list[Unsuccessful]:
+        """The requests without success among `count` from ordinal `first`, in input order."""
+        query = sa.select(unsuccessful).where(unsuccessful.c.job == job, unsuccessful.c.ordinal >= first)
+        if count is not None:
+            query = query.where(unsuccessful.c.ordinal < first + count)
+        with self._reading() as connection:
+            return [rows.unsuccessful(row) for row in connection.execute(query.order_by(unsuccessful.c.ordinal))]
+
+    # ------------------------------------------------------------ claims
+
+    def claim(self, job: int, index: int) -> Claim | None:
+        """Take a shard for `LEASE_SECONDS`; None while a live process holds it.
+
+        A lease whose holder is seen to be gone on this machine is taken over at once.
+        """
+        now = self._clock.now()
+        with self._writing() as connection:
+            row = connection.execute(
+                sa.select(shards.c.lease_owner, shards.c.lease_until, shards.c.fence, shards.c.crashes).where(
+                    shards.c.job == job, shards.c.index == index
+                )
+            ).one_or_none()
+            if row is None:
+                return None
+            held = row.lease_owner is not None and row.lease_until > now
+            # A lease reaching further than any lease can was written under a clock since set back.
+            believable = row.lease_until <= now + 2 * LEASE_SECONDS
+            if held and believable and not processes.is_gone(row.lease_owner):
+                return None
+            taken = connection.execute(
+                shards.update()
+                .where(shards.c.job == job, shards.c.index == index, shards.c.fence == row.fence)
+                .values(
+                    lease_owner=self.owner,
+                    lease_until=now + LEASE_SECONDS,
+                    fence=row.fence + 1,
+                    # A lease that nobody let go was left by a process that died or froze.
+                    crashes=row.crashes + (row.lease_owner is not None),
+                )
+            )
+            return Claim(job, index, row.fence + 1) if taken.rowcount == 1 else None
+
+    def renew(self, claim: Claim) -> bool:
+        """Hold on to a claim; False where it was lost."""
+        with self._writing() as connection:
+            done = connection.execute(
+                _held(claim).values(lease_until=self._clock.now() + LEASE_SECONDS)
+            )
+            return done.rowcount == 1
+
+    def release(self, claim: Claim) -> None:
+        """Let a shard go. A lost claim is let go already."""
+        with self._writing() as connection:
+            connection.execute(_held(claim).values(lease_owner=None, lease_until=0.0))
+
+    # ------------------------------------------------------------ transitions
+
+    def move(
+        self,
+        claim: Claim,
+        origin: str,
+        move: Move,
+        *,
+        shard: Mapping[str, Any] | None = None,
+        attempt: Mapping[str, Any] | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Apply one move with the facts it brings. Raises `IllegalMove` for one the table does not
+        know, `LostClaim` where the shard is no longer ours; nothing is changed then."""
+        with self._writing() as connection:
+            self._move(connection, claim, origin, move, shard or {}, attempt or {}, note)
+
+    def begin_upload(
+        self, claim: Claim, number: int, name: str, requests: int, file_bytes: int
+    ) -> None:
+        """Commit the intent to upload: the attempt's row and the move, before any byte is sent."""
+        now = self._clock.now()
+        with self._writing() as connection:
+            exists = connection.execute(
+                sa.select(attempts.c.name).where(
+                    attempts.c.job == claim.job,
+                    attempts.c.shard == claim.index,
+                    attempts.c.number == number,
+                )
+            ).scalar()
+            if exists is None:
+                connection.execute(
+                    attempts.insert().values(
+                        job=claim.job,
+                        shard=claim.index,
+                        number=number,
+                        name=name,
+                        requests=requests,
+                        opened_at=now,
+                        batch_total=0,
+                        batch_completed=0,
+                        batch_failed=0,
+                    )
+                )
+            self._move(
+                connection,
+                claim,
+                "waiting",
+                "upload_begins",
+                {"attempt": number},
+                {"name": name, "requests": requests, "file_bytes": file_bytes},
+                name,
+                number=number,
+            )
+
+    def record(
+        self,
+        claim: Claim,
+        *,
+        shard: Mapping[str, Any] | None = None,
+        attempt: Mapping[str, Any] | None = None,
+        event: str | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Facts that change no state: a poll's counts, a wait, a trouble. Never the columns of a move."""
+        with self._writing() as connection:
+            row = self._require(connection, claim)
+            self._patch(connection, claim, row.attempt, shard or {}, attempt or {})
+            if event is not None:
+                self._log(connection, claim.job, claim.index, row.attempt, event, row.state, row.state, note)
+            self._refresh_job(connection, claim.job)
+
+    def finish(
+        self,
+        claim: Claim,
+        origin: str,
+        move: Move,
+        *,
+        shard: Mapping[str, Any],
+        attempt: Mapping[str, Any],
+        tally: Tally,
+        usage: Usage,
+        rows_without_success: Iterable[Unsuccessful],
+        note: str | None = None,
+    ) -> None:
+        """A move to `done`, with the shard's outcomes, in one transaction."""
+        with self._writing() as connection:
+            row = self._move(connection, claim, origin, move, {**shard, **_summary(tally, usage)}, attempt, note)
+            connection.execute(
+                unsuccessful.delete().where(
+                    unsuccessful.c.job == claim.job,
+                    unsuccessful.c.ordinal >= row.first,
+                    unsuccessful.c.ordinal < row.first + row.requests,
+                )
+            )
+            batch = [rows.from_unsuccessful(claim.job, item) for item in rows_without_success]
+            if batch:
+                connection.execute(unsuccessful.insert(), batch)
+            self._refresh_job(connection, claim.job)
+
+    def request_cancel(self, job: int) -> bool:
+        """Ask for a job's end. False where it had ended already."""
+        now = self._clock.now()
+        with self._writing() as connection:
+            state = connection.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar()
+            if state in SETTLED_JOB_STATES:
+                return False
+            connection.execute(
+                jobs.update().where(jobs.c.key == job).values(cancel_requested=True, updated_at=now)
+            )
+            connection.execute(shards.update().where(shards.c.job == job).values(due_at=0.0))
+            self._log(connection, job, None, None, "cancel_requested", None, None, None)
+            return True
+
+    def reopen(self, claim: Claim) -> None:
+        """Send a finished shard's requests without success again, as the next attempt."""
+        with self._writing() as connection:
+            connection.execute(
+                jobs.update()
+                .where(jobs.c.key == claim.job)
+                .values(cancel_requested=False, finished_at=None)
+            )
+            self._move(
+                connection,
+                claim,
+                "done",
+                "retry_requested",
+                {"ended_as": None, "due_at": 0.0, "not_before": 0.0, "troubles": 0, "attention": None},
+                {},
+                None,
+            )
+
+    def purge(self, job: int) -> None:
+        """Forget a job: every row about it, its events included."""
+        with self._writing() as connection:
+            for table in (unsuccessful, attempts, shards, events):
+                connection.execute(table.delete().where(table.c.job == job))
+            connection.execute(jobs.delete().where(jobs.c.key == job))
+
+    # ------------------------------------------------------------ inside a transaction
+
+    def _require(self, connection: Connection, claim: Claim) -> sa.Row[Any]:
+        row = connection.execute(
+            sa.select(shards).where(
+                shards.c.job == claim.job,
+                shards.c.index == claim.index,
+                shards.c.fence == claim.fence,
+                shards.c.lease_owner == self.owner,
+            )
+        ).one_or_none()
+        if row is None:
+            raise LostClaim(
+                "another process took this shard over",
+                hint="Nothing is wrong: it goes on there. `langbatch status` shows it.",
+            )
+        return row
+
+    def _move(
+        self,
+        connection: Connection,
+        claim: Claim,
+        origin: str,
+        move: Move,
+        shard: Mapping[str, Any],
+        attempt: Mapping[str, Any],
+        note: str | None,
+        *,
+        number: int | None = None,
+    ) -> sa.Row[Any]:
+        row = self._require(connection, claim)
+        to = destination(cast(Any, origin), move)
+        if row.state != origin:
+            raise LostClaim(f"the shard is {row.state}, not {origin} any more")
+        self._patch(connection, claim, number or row.attempt, {**shard, "state": to}, attempt, state=origin)
+        self._log(connection, claim.job, claim.index, number or row.attempt, move, origin, to, note)
+        self._refresh_job(connection, claim.job)
+        return row
+
+    def _patch(
+        self,
+        connection: Connection,
+        claim: Claim,
+        number: int,
+        shard: Mapping[str, Any],
+        attempt: Mapping[str, Any],
+        *,
+        state: str | None = None,
+    ) -> None:
+        if shard:
+            update = _held(claim).values(**shard)
+            if state is not None:
+                update = update.where(shards.c.state == state)
+            if connection.execute(update).rowcount != 1:
+                raise LostClaim("another process changed this shard")
+        if attempt:
+            connection.execute(
+                attempts.update()
+                .where(
+                    attempts.c.job == claim.job,
+                    attempts.c.shard == claim.index,
+                    attempts.c.number == number,
+                )
+                .values(**attempt)
+            )
+
+    def _log(
+        self,
+        connection: Connection,
+        job: int,
+        shard: int | None,
+        attempt: int | None,
+        move: str,
+        origin: str | None,
+        to: str | None,
+        note: str | None,
+    ) -> None:
+        connection.execute(
+            events.insert().values(
+                at=self._clock.now(), job=job, shard=shard, attempt=attempt, move=move,
+                origin=origin, to=to, note=note,
+            )
+        )
+
+    def _refresh_job(self, connection: Connection, job: int) -> None:
+        """A job's row says what its shards say, in the transaction that changed one of them."""
+        now = self._clock.now()
+        seen = connection.execute(
+            sa.select(
+                shards.c.state, shards.c.blocker, shards.c.ended_as, shards.c.attention, attempts.c.batch_status
+            )
+            .select_from(_joined())
+            .where(shards.c.job == job)
+            .order_by(shards.c.index)
+        ).all()
+        state = job_state(ShardSummary(r.state, r.blocker, r.ended_as, r.batch_status) for r in seen)
+        sums = connection.execute(
+            sa.select(*(sa.func.sum(shards.c[name]).label(name) for name in (*OUTCOMES, *_USAGE))).where(
+                shards.c.job == job
+            )
+        ).one()
+        waiting = [r.attention for r in seen if r.attention and r.state != "done"]
+        settled = state in SETTLED_JOB_STATES
+        connection.execute(
+            jobs.update()
+            .where(jobs.c.key == job)
+            .values(
+                state=state,
+                attention=_attention(waiting),
+                updated_at=now,
+                finished_at=sa.func.coalesce(jobs.c.finished_at, now) if settled else None,
+                **sums._mapping,
+            )
+        )
+
+
+def _attention(reasons: Sequence[str]) -> str | None:
+    if not reasons:
+        return None
+    more = len(set(reasons)) - 1
+    return reasons[0] if more < 1 else f"{reasons[0]} (and {more} more)"
+
+
+def _summary(tally: Tally, usage: Usage) -> dict[str, Any]:
+    return {name: getattr(tally, name) for name in OUTCOMES} | {name: getattr(usage, name) for name in _USAGE}
+
+
+def _held(claim: Claim) -> sa.Update:
+    return shards.update().where(
+        shards.c.job == claim.job, shards.c.index == claim.index, shards.c.fence == claim.fence
+    )
+
+
+def _joined() -> sa.Join:
+    return shards.outerjoin(
+        attempts,
+        sa.and_(
+            attempts.c.job == shards.c.job,
+            attempts.c.shard == shards.c.index,
+            attempts.c.number == shards.c.attempt,
+        ),
+    )
+
+
+def _shards_with_attempt() -> sa.Select[Any]:
+    return sa.select(
+        *(column.label(f"s_{column.name}") for column in shards.c),
+        *(column.label(f"a_{column.name}") for column in attempts.c),
+    ).select_from(_joined())
