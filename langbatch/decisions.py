@@ -60,6 +60,7 @@ class Policy:
 
 # ---------------------------------------------------------------- actions
 
+
 @dataclass(frozen=True, slots=True)
 class Nothing:
     """The shard will not move by itself any more."""
@@ -131,8 +132,20 @@ class Park:
 
 
 Action = (
-    Nothing | Wait | Upload | FindUpload | CheckFile | Create | DoubtCreate | LookForBatch | Fence | Poll
-    | CancelBatch | Harvest | SettleCancelled | Park
+    Nothing
+    | Wait
+    | Upload
+    | FindUpload
+    | CheckFile
+    | Create
+    | DoubtCreate
+    | LookForBatch
+    | Fence
+    | Poll
+    | CancelBatch
+    | Harvest
+    | SettleCancelled
+    | Park
 )
 
 
@@ -151,7 +164,9 @@ def decide(view: ShardView, now: float, *, eager: bool = False) -> Action:
         return Wait(shard.due_at)
     if shard.state == "waiting":
         if view.fruitless_attempts >= FRUITLESS_ATTEMPTS and (attempt is None or attempt.ended_at):
-            return Park(f"{view.fruitless_attempts} attempts came to nothing; the last trouble: {shard.attention}")
+            return Park(
+                f"{view.fruitless_attempts} attempts came to nothing; the last trouble: {shard.attention}"
+            )
         reuse = attempt is not None and attempt.ended_at is None
         return Upload(shard.attempt if reuse else shard.attempt + 1)
     if attempt is None:
@@ -175,6 +190,7 @@ def decide(view: ShardView, now: float, *, eager: bool = False) -> Action:
 
 # ---------------------------------------------------------------- waiting
 
+
 def backoff_seconds(troubles: int, cap_seconds: float, roll: float) -> float:
     """Full jitter: `roll` in [0, 1) of a span that doubles from 1 s to the cap, never quite zero."""
     span = min(cap_seconds, 2.0 ** min(troubles, 16))
@@ -191,6 +207,7 @@ def poll_wait_seconds(age_seconds: float, cap_seconds: float, roll: float) -> fl
 
 
 # ---------------------------------------------------------------- setbacks
+
 
 @dataclass(frozen=True, slots=True)
 class Setback:
@@ -256,7 +273,9 @@ def after_create_error(error: ProviderError) -> Setback:
             return Setback(text, "create_not_now", "setup", code=error.code)
         if "deployment" in f"{error.code} {error.message}".lower():
             return Setback(f"the batch was refused: {error.message}", "create_refused", code=error.code)
-        return Setback(f"the service no longer has the file: {error.message}", "file_unusable", code=error.code)
+        return Setback(
+            f"the service no longer has the file: {error.message}", "file_unusable", code=error.code
+        )
     if isinstance(error, Refused):
         return Setback(f"the batch was refused: {error.message}", "create_refused", code=error.code)
     return replace(plain, move="create_fate_unknown")
@@ -299,8 +318,10 @@ def judge_batch(batch: RemoteBatch, age_seconds: float) -> BatchVerdict:
 
 def is_quota_bounce(batch: RemoteBatch) -> bool:
     """Validation that failed only for want of quota: nothing ran, and it will fit when others end."""
-    return bool(batch.faults) and not batch.output_file_id and all(
-        fault.code == "token_limit_exceeded" for fault in batch.faults
+    return (
+        bool(batch.faults)
+        and not batch.output_file_id
+        and all(fault.code == "token_limit_exceeded" for fault in batch.faults)
     )
 
 
@@ -361,10 +382,11 @@ def silence_of(status: str | None, code: str | None, message: str | None) -> tup
     return "missing", "missing", "the service's files say nothing about this request"
 
 
-def end_of(status: str | None, found_rows: int, code: str | None) -> ShardEnd:
-    """How a shard ended, from its batch's last status."""
+def end_of(status: str | None, found_rows: bool) -> ShardEnd:
+    """How a shard ended, from its batch's last status. A failed batch is a refusal, unless rows ran;
+    its output ids say nothing: Azure was seen to set them for an empty file (wire reference, 3)."""
     if status == "failed":
-        return "refused" if found_rows == 0 else "harvested"
+        return "harvested" if found_rows else "refused"
     if status == "cancelled":
         return "cancelled"
     if status == "expired":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from langbatch import ids
 from langbatch.clock import SystemClock
-from langbatch.config import resolve_target
+from langbatch.config import reopen_target, resolve_target
 from langbatch.errors import BatchInitializationError, BatchStateError
 from langbatch.manager import JobManager
 from langbatch.publish import private_folder, publishing
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("langbatch")
 
 #: Codes of errored rows that a later attempt may well answer; any 5xx counts too.
-_PASSING_CODES = frozenset({"429", "408", "409", "http_429", "http_408", "http_0", "token_limit_exceeded", "rate_limit_exceeded"})
+_PASSING_CODES = frozenset(
+    {"429", "408", "409", "http_429", "http_408", "http_0", "token_limit_exceeded", "rate_limit_exceeded"}
+)
 
 
 class Batch:
@@ -70,7 +72,8 @@ class Batch:
             raise refusal(self._intake)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id} on {self._target.label}{'' if self._stored else ', not started'}>"
+        started = "" if self._stored else ", not started"
+        return f"<{type(self).__name__} {self.id} on {self._target.label}{started}>"
 
     # ------------------------------------------------------------ making
 
@@ -142,8 +145,7 @@ class Batch:
         batch._stored, batch._skip_invalid = True, False
         batch.id = manager.status(id, offline=True).id
         if credentials:
-            arguments = {**target.settings, **credentials}
-            _, batch._credentials = resolve_target(target.provider, target.kind, model=target.model, **arguments)
+            batch._credentials = reopen_target(target, **credentials)
             manager.use_credentials(batch.id, batch._credentials)
         return batch  # type: ignore[return-value]
 
@@ -159,7 +161,9 @@ class Batch:
                 _log.warning("job %s was started before; nothing was sent (new=True pays again)", self.id)
             return
         if not self._store(new=new, skip_invalid=skip_invalid):
-            _log.warning("the same file on the same target is job %s; using it (new=True pays again)", self.id)
+            _log.warning(
+                "the same file on the same target is job %s; using it (new=True pays again)", self.id
+            )
         self._manager.start(self.id)
 
     def save(self) -> str:
@@ -170,7 +174,9 @@ class Batch:
 
     def _store(self, *, new: bool = False, skip_invalid: bool = False, draft: bool = False) -> bool:
         if self._file is None:
-            raise BatchStateError("a loaded job has no input file any more", hint="Make a new handle from the file.")
+            raise BatchStateError(
+                "a loaded job has no input file any more", hint="Make a new handle from the file."
+            )
         job_id = ids.new_job_id(SystemClock().now()) if self._stored else self.id
         submission = self._manager.store_job(
             self._file,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from langbatch.errors import LangBatchError
-from langbatch.store.store import LEASE_SECONDS, Claim, JobStore
+from langbatch.store.store import LEASE_SECONDS, JobStore
+from langbatch.store.transitions import Claim
 
 
 @contextmanager

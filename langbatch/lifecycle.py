@@ -21,23 +21,25 @@ from langbatch.records import (
 )
 
 #: What each state means: who puts a shard there, what takes it out, what a crash leads to.
-STATES: Mapping[ShardState, str] = MappingProxyType({
-    "waiting": "Nothing is in flight. Set at submission, by retry, and after an attempt that came to nothing. "
-               "Left by an upload, or by cancel. Crash: nothing to find.",
-    "uploading": "The upload's intent is stored, its reply is not. Crash: the service's files are listed for "
-                 "the attempt's unique name.",
-    "uploaded": "The file's id is stored. Left by a create once the file is ready and there is room. "
-                "Crash: goes on.",
-    "creating": "The create's intent is stored, its reply is not. Crash: the fate is unknown.",
-    "uncertain": "A batch may or may not exist. Left when a listing shows it, or by the fence. "
-                 "Crash: listed again.",
-    "fencing": "The input file is being deleted, so that a create still under way must fail; batches are "
-               "listed until the grace period is over. Crash: deleted and listed again.",
-    "active": "The batch's id is stored. Left when the batch has ended. Crash: polled again.",
-    "harvesting": "The batch has ended; its files are fetched and joined. Crash: fetched again.",
-    "done": "Every request of the shard has a result. Left only by retry.",
-    "needs_operator": "The truth cannot be found from here. Left only by `langbatch reconcile`.",
-})
+STATES: Mapping[ShardState, str] = MappingProxyType(
+    {
+        "waiting": "Nothing is in flight. Set at submission, by retry, and after an attempt that came to nothing. "
+        "Left by an upload, or by cancel. Crash: nothing to find.",
+        "uploading": "The upload's intent is stored, its reply is not. Crash: the service's files are listed for "
+        "the attempt's unique name.",
+        "uploaded": "The file's id is stored. Left by a create once the file is ready and there is room. "
+        "Crash: goes on.",
+        "creating": "The create's intent is stored, its reply is not. Crash: the fate is unknown.",
+        "uncertain": "A batch may or may not exist. Left when a listing shows it, or by the fence. "
+        "Crash: listed again.",
+        "fencing": "The input file is being deleted, so that a create still under way must fail; batches are "
+        "listed until the grace period is over. Crash: deleted and listed again.",
+        "active": "The batch's id is stored. Left when the batch has ended. Crash: polled again.",
+        "harvesting": "The batch has ended; its files are fetched and joined. Crash: fetched again.",
+        "done": "Every request of the shard has a result. Left only by retry.",
+        "needs_operator": "The truth cannot be found from here. Left only by `langbatch reconcile`.",
+    }
+)
 
 Move = Literal[
     "upload_begins",
@@ -81,33 +83,47 @@ def _rule(origins: str, to: ShardState, meaning: str) -> Rule:
     return Rule(frozenset(origins.split()), to, meaning)  # type: ignore[arg-type]
 
 
-MOVES: Mapping[Move, Rule] = MappingProxyType({
-    "upload_begins": _rule("waiting", "uploading", "an upload is about to be sent"),
-    "upload_answered": _rule("uploading", "uploaded", "the service gave the file an id, or a listing showed it"),
-    "upload_not_now": _rule("uploading", "waiting", "certainly nothing was stored; the same attempt goes on later"),
-    "upload_lost": _rule("uploading", "waiting", "no file under the attempt's name; the attempt is over"),
-    "upload_refused": _rule("uploading", "done", "the service refuses this input for good"),
-    "file_unusable": _rule("uploaded creating", "waiting", "the service could not take in the file; the attempt is over"),
-    "create_begins": _rule("uploaded", "creating", "a create is about to be sent"),
-    "create_answered": _rule("creating", "active", "the service gave the batch an id"),
-    "create_not_now": _rule("creating", "uploaded", "certainly no batch was made; the same file is used later"),
-    "create_refused": _rule("creating", "done", "the service refuses this batch for good"),
-    "create_fate_unknown": _rule("creating", "uncertain", "the reply was lost, or this process died"),
-    "batch_found": _rule("uncertain fencing", "active", "a listing showed the attempt's batch"),
-    "fence_begins": _rule("uncertain", "fencing", "the input file is about to be deleted"),
-    "batch_ruled_out": _rule("fencing", "waiting", "fenced, and absent over the whole grace period"),
-    "batch_ended": _rule("active", "harvesting", "the batch reached a terminal status"),
-    "batch_lost": _rule("active", "needs_operator", "the service no longer knows the batch"),
-    "quota_bounced": _rule("active", "waiting", "validation ended in token_limit_exceeded: nothing ran"),
-    "harvested": _rule("harvesting", "done", "files fetched and joined"),
-    "results_withheld": _rule("harvesting", "needs_operator", "the service reports rows but offers no file"),
-    "unsettled": _rule("uncertain fencing", "needs_operator", "the list cannot be read, or the fence not be set"),
-    "parked": _rule("waiting", "needs_operator", "too many attempts came to nothing"),
-    "cancelled_unsent": _rule("waiting uploaded", "done", "cancelled before a batch existed"),
-    "operator_adopts": _rule("needs_operator", "active", "a person named the batch"),
-    "operator_resubmits": _rule("needs_operator", "waiting", "a person decided that no batch counts"),
-    "retry_requested": _rule("done", "waiting", "requests without success are to be sent again"),
-})
+MOVES: Mapping[Move, Rule] = MappingProxyType(
+    {
+        "upload_begins": _rule("waiting", "uploading", "an upload is about to be sent"),
+        "upload_answered": _rule(
+            "uploading", "uploaded", "the service gave the file an id, or a listing showed it"
+        ),
+        "upload_not_now": _rule(
+            "uploading", "waiting", "certainly nothing was stored; the same attempt goes on later"
+        ),
+        "upload_lost": _rule("uploading", "waiting", "no file under the attempt's name; the attempt is over"),
+        "upload_refused": _rule("uploading", "done", "the service refuses this input for good"),
+        "file_unusable": _rule(
+            "uploaded creating", "waiting", "the service could not take in the file; the attempt is over"
+        ),
+        "create_begins": _rule("uploaded", "creating", "a create is about to be sent"),
+        "create_answered": _rule("creating", "active", "the service gave the batch an id"),
+        "create_not_now": _rule(
+            "creating", "uploaded", "certainly no batch was made; the same file is used later"
+        ),
+        "create_refused": _rule("creating", "done", "the service refuses this batch for good"),
+        "create_fate_unknown": _rule("creating", "uncertain", "the reply was lost, or this process died"),
+        "batch_found": _rule("uncertain fencing", "active", "a listing showed the attempt's batch"),
+        "fence_begins": _rule("uncertain", "fencing", "the input file is about to be deleted"),
+        "batch_ruled_out": _rule("fencing", "waiting", "fenced, and absent over the whole grace period"),
+        "batch_ended": _rule("active", "harvesting", "the batch reached a terminal status"),
+        "batch_lost": _rule("active", "needs_operator", "the service no longer knows the batch"),
+        "quota_bounced": _rule("active", "waiting", "validation ended in token_limit_exceeded: nothing ran"),
+        "harvested": _rule("harvesting", "done", "files fetched and joined"),
+        "results_withheld": _rule(
+            "harvesting", "needs_operator", "the service reports rows but offers no file"
+        ),
+        "unsettled": _rule(
+            "uncertain fencing", "needs_operator", "the list cannot be read, or the fence not be set"
+        ),
+        "parked": _rule("waiting", "needs_operator", "too many attempts came to nothing"),
+        "cancelled_unsent": _rule("waiting uploaded", "done", "cancelled before a batch existed"),
+        "operator_adopts": _rule("needs_operator", "active", "a person named the batch"),
+        "operator_resubmits": _rule("needs_operator", "waiting", "a person decided that no batch counts"),
+        "retry_requested": _rule("done", "waiting", "requests without success are to be sent again"),
+    }
+)
 
 
 class IllegalMove(RuntimeError):
@@ -177,8 +193,10 @@ def batch_word(state: JobState, cancel_requested: bool, shards: Iterable[ShardSu
     if cancel_requested:
         return "cancelling"
     statuses = [s.batch_status for s in seen if s.state in ("active", "harvesting", "done")]
-    if statuses and len(statuses) == len(seen) and all(
-        s in TERMINAL_BATCH_STATUSES or s == "finalizing" for s in statuses
+    if (
+        statuses
+        and len(statuses) == len(seen)
+        and all(s in TERMINAL_BATCH_STATUSES or s == "finalizing" for s in statuses)
     ):
         return "finalizing"
     if any(s not in (None, "validating") for s in statuses):

@@ -7,41 +7,43 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from langbatch import decisions, ids, targets
+from langbatch import decisions
+from langbatch.admission import Submission, admit, plan
 from langbatch.clock import Clock, SystemClock
 from langbatch.config import Credentials, Settings, reopen_target, resolve_target
 from langbatch.errors import (
-    AccessRefused,
     BatchStateError,
-    BatchStorageError,
     JobNotFinished,
     NeedsOperator,
+    ProviderError,
     SetupError,
     Unreachable,
 )
 from langbatch.folders import JobFolder
-from langbatch.lifecycle import SETTLED_JOB_STATES, UNFINISHED
+from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers import limits_for, open_provider
 from langbatch.publish import private_folder
-from langbatch.records import EndpointKind, Job, OnProgress, Progress, Tally, Target, Unsuccessful, Usage
-from langbatch.requests import Intake, Rules, read_requests, refusal
+from langbatch.records import EndpointKind, Job, OnProgress, Shard, Tally, Target, Unsuccessful, Usage
+from langbatch.requests import Intake, Rules, kind_of_first, read_requests, refusal, spool_stdin
 from langbatch.results import export_csv, export_jsonl, read_results
 from langbatch.runner import Runner
-from langbatch.sharding import ShardPlan, plan_shards
+from langbatch.sharding import ShardPlan
 from langbatch.snapshot import Snapshot, SnapshotWriter
 from langbatch.status import JobStatus, job_status
+from langbatch.waiting import in_trouble, never_reached, obstacle, progress_of, taking_in
 
 if TYPE_CHECKING:
     from langbatch.providers.base import Provider
     from langbatch.results import Result
     from langbatch.store.store import JobStore
 
-#: `start` waits this long for a service to take in an uploaded file, so that the batch exists when it returns.
+#: `start` waits this long for a service to take in an uploaded file, so that the batch exists after it.
 FILE_WAIT_SECONDS = 60.0
 
 
@@ -49,15 +51,6 @@ class WaitTimeout(JobNotFinished, TimeoutError):
     """`wait` reached its timeout; the job goes on."""
 
     code = "timeout"
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What `submit` did. `created` is False where the same bytes and target had a job already."""
-
-    id: str
-    created: bool
-    intake: Intake | None
 
 
 class JobManager:
@@ -100,7 +93,12 @@ class JobManager:
 
     def _runner(self, on_progress: OnProgress | None = None) -> Runner:
         return Runner(
-            self._store, self.home, self._open_provider, self._policy, self._clock, random.random,
+            self._store,
+            self.home,
+            self._open_provider,
+            self._policy,
+            self._clock,
+            random.random,
             on_progress or self.on_progress,
         )
 
@@ -163,7 +161,7 @@ class JobManager:
         """
         source = Path(file)
         if kind is None:
-            kind = self.validate(source, provider, model=model, head_only=True).kind
+            kind = kind_of_first(source, gzip=gzip) or "chat_completions"
         where, credentials = resolve_target(provider, kind, model=model, **target)
         submission = self.store_job(
             source,
@@ -183,20 +181,6 @@ class JobManager:
             self.start(submission.id)
         return submission
 
-    def _rules(
-        self, target: Target, skip_invalid: bool, auto_id: bool, split_by_model: bool, gzip: bool
-    ) -> Rules:
-        return Rules(
-            kind=target.kind,
-            provider=target.provider,
-            limits=limits_for(target),
-            model=target.model,
-            skip_invalid=skip_invalid,
-            auto_id=auto_id,
-            split_by_model=split_by_model,
-            gzip=gzip,
-        )
-
     def validate(
         self,
         file: str | os.PathLike[str],
@@ -207,7 +191,6 @@ class JobManager:
         auto_id: bool = False,
         split_by_model: bool = False,
         gzip: bool = False,
-        head_only: bool = False,
         on_progress: OnProgress | None = None,
     ) -> Intake:
         """Read the whole file once and tell everything about it. Nothing is stored or sent.
@@ -216,8 +199,8 @@ class JobManager:
         raises `BatchValidationError`.
         """
         target = Target(provider, "", kind or "chat_completions", model)
-        rules = replace(self._rules(target, False, auto_id, split_by_model, gzip), kind=kind)
-        return read_requests(Path(file), rules, on_progress=on_progress or self.on_progress, head_only=head_only)
+        rules = replace(_rules(target, False, auto_id, split_by_model, gzip), kind=kind)
+        return read_requests(Path(file), rules, on_progress=on_progress or self.on_progress)
 
     def store_job(
         self,
@@ -234,83 +217,77 @@ class JobManager:
         max_requests_per_shard: int | None = None,
         job_id: str | None = None,
     ) -> Submission:
-        """Validate `source`, keep a private snapshot, plan its shards and store the job; send nothing.
+        """Validate `source`, keep a private snapshot, plan its shards and store the job; send nothing."""
+        return admit(
+            self._store,
+            self.home,
+            self._clock,
+            source,
+            target,
+            _rules(target, skip_invalid, auto_id, split_by_model, gzip),
+            name=name,
+            new=new,
+            draft=draft,
+            max_requests_per_shard=max_requests_per_shard,
+            job_id=job_id,
+            on_progress=self.on_progress,
+        )
 
-        A `draft` gets its shards when it is started, so that no `resume` sends it before.
-        """
-        from langbatch.store.store import NewJob
+    def spool(self, stream: BinaryIO) -> Path:
+        """Keep standard input in a private file of the store's, for `submit`; the caller deletes it."""
+        folder = self.home / "created"
+        private_folder(self.home)
+        private_folder(folder)
+        return spool_stdin(stream, folder)
 
-        store = self._store
-        rules = self._rules(target, skip_invalid, auto_id, split_by_model, gzip)
-        job_id = job_id or ids.new_job_id(self._clock.now())
-        folder = JobFolder.of(self.home, job_id)
-        making = folder.path.with_name(f".new-{job_id}")
-        try:
-            with SnapshotWriter(making) as writer:
+    def preview(
+        self,
+        file: str | os.PathLike[str],
+        provider: str = "azure",
+        *,
+        kind: EndpointKind | None = None,
+        model: str | None = None,
+        skip_invalid: bool = False,
+        auto_id: bool = False,
+        split_by_model: bool = False,
+        gzip: bool = False,
+        max_requests_per_shard: int | None = None,
+    ) -> tuple[Intake, list[ShardPlan]]:
+        """What `submit` would send: the intake and the shards. Nothing is kept, nothing is sent."""
+        source = Path(file)
+        kind = kind or kind_of_first(source, gzip=gzip) or "chat_completions"
+        target = Target(provider, "", kind, model)
+        rules = _rules(target, skip_invalid, auto_id, split_by_model, gzip)
+        with TemporaryDirectory(prefix="langbatch-") as folder:
+            with SnapshotWriter(Path(folder) / "snapshot") as writer:
                 intake = read_requests(source, rules, into=writer, on_progress=self.on_progress)
-            if intake.problems and not rules.skip_invalid:
+            if intake.problems and not skip_invalid:
                 raise refusal(intake)
-            reuse = targets.reuse_key(intake.sha256, target)
-            if not new and (existing := store.job_for(reuse)) is not None:
-                return Submission(existing.id, False, intake)
-            snapshot = Snapshot(making)
-            plans, lines = ([], []) if draft else _plan(snapshot, target, max_requests_per_shard)
-            making.rename(folder.path)
-            job, created = store.add_job(
-                NewJob(
-                    id=job_id, name=name, input_name=source.name, target=target, input_sha256=intake.sha256,
-                    snapshot_sha256=snapshot.sha256, reuse_key=reuse, total=intake.total,
-                    rejected=intake.rejected, shards=plans, first_lines=lines,
-                ),
-                replace=new,
-            )
-            if not created:  # another process stored the same bytes at the same moment
-                shutil.rmtree(folder.path, ignore_errors=True)
-            return Submission(job.id, created, intake)
-        except OSError as error:
-            raise BatchStorageError(
-                f"the snapshot could not be written: {error.strerror or error}",
-                hint=f"Free space in {self.home} or make it writable, then submit again. Nothing was sent.",
-            ) from error
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
+            return intake, plan(Snapshot(Path(folder) / "snapshot"), target, max_requests_per_shard)[0]
 
     def start(self, job_id: str, *, progress: OnProgress | None = None) -> JobStatus:
         """Send everything that may be sent now, and return. Raises `AccessRefused` or `SetupError` for
         credentials, `Unreachable` when the service cannot be reached; the job stays resumable."""
         job = self._store.find(job_id)
         if job.state == "draft":
-            self._store.add_shards(job.key, *_plan(Snapshot(JobFolder.of(self.home, job.id).path), job.target, None))
+            snapshot = Snapshot(JobFolder.of(self.home, job.id).path)
+            self._store.add_shards(job.key, *plan(snapshot, job.target, None))
         runner = self._runner(progress)
         began = self._clock.monotonic()
         patience = min(FILE_WAIT_SECONDS, 60 * self._policy(job).poll_seconds)
-        wait = runner.advance(job.key, eager=True)
-        while wait is not None and self._taking_in(job.key) and self._clock.monotonic() - began < patience:
-            self._clock.sleep(min(wait, patience))
-            wait = runner.advance(job.key)
-        self._raise_if_stuck(job.key, unreachable=True)
+        due = runner.advance(job.key, eager=True)
+        while due is not None and taking_in(self._shards(job.key)):
+            if self._clock.monotonic() - began >= patience:
+                break
+            self._clock.sleep(min(due, patience))
+            due = runner.advance(job.key)
+        error = obstacle(self._shards(job.key)) or never_reached(self._shards(job.key))
+        if error is not None:
+            raise error
         return self.status(job.id, offline=True)
 
-    def _taking_in(self, key: int) -> bool:
-        return any(shard.waits_for == "file" for shard, _ in self._store.shards(key))
-
-    def _raise_if_stuck(self, key: int, *, unreachable: bool = False) -> None:
-        """Raise what a person must mend, where nothing of the job can go on without."""
-        open_shards = [s for s, _ in self._store.shards(key) if s.state in UNFINISHED]
-        if not open_shards:
-            return
-        blockers = {s.blocker for s in open_shards}
-        if None not in blockers:
-            text = next(s.attention for s in open_shards) or "the job is paused"
-            resume = "then run `langbatch resume`. Nothing was lost."
-            if "disk" in blockers:
-                raise BatchStorageError(text, hint=f"Free some disk space, {resume}")
-            if "setup" in blockers:
-                raise SetupError(text, hint=f"Mend the configuration (`langbatch doctor` helps), {resume}")
-            raise AccessRefused(text, hint=f"Check the key, token or role, {resume}")
-        if unreachable and all(s.waits_for == "trouble" and s.state in ("waiting", "uploaded") for s in open_shards):
-            text = next(s.attention for s in open_shards) or "the service cannot be reached"
-            raise Unreachable(text, hint="The job is stored; `langbatch resume` goes on when the service answers.")
+    def _shards(self, key: int) -> list[Shard]:
+        return [shard for shard, _ in self._store.shards(key)]
 
     # ------------------------------------------------------------ on
 
@@ -359,35 +336,32 @@ class JobManager:
             eager = False
             status = self._snapshot(job.key)
             if progress is not None:
-                progress(_waited(status))
+                progress(progress_of(status))
             if status.finished:
                 return status
             if due is None:
-                raise NeedsOperator(status.attention or "a shard needs a person", hint=None)
-            self._raise_if_stuck(job.key)
+                raise NeedsOperator(status.attention or "a shard needs a person")
+            shards = self._shards(job.key)
+            if (error := obstacle(shards)) is not None:
+                raise error
             now = self._clock.monotonic()
-            if not self._in_trouble(job.key):
-                trouble_since = None
-            elif trouble_since is None:
-                trouble_since = now
-            if trouble_since is not None and outage_seconds is not None and now - trouble_since >= outage_seconds:
-                raise Unreachable(
-                    f"gave up after {outage_seconds:g} s of trouble: {status.attention}",
-                    hint=f"The job is unchanged. Run `langbatch resume {status.id} --wait` to go on.",
-                )
-            if timeout is not None and now - began >= timeout:
-                raise WaitTimeout(
-                    f"job {status.id} is not finished after {timeout:g} s",
-                    hint="It goes on: wait again, or load it later by its id.",
-                )
-            left = due if timeout is None else min(due, max(0.0, timeout - (now - began)))
-            if outage_seconds is not None and trouble_since is not None:
-                left = min(left, max(0.0, outage_seconds - (now - trouble_since)))
-            self._clock.sleep(max(left, 0.01))
-
-    def _in_trouble(self, key: int) -> bool:
-        open_shards = [s for s, _ in self._store.shards(key) if s.state in UNFINISHED - {"needs_operator"}]
-        return bool(open_shards) and all(s.waits_for == "trouble" for s in open_shards)
+            trouble_since = (trouble_since or now) if in_trouble(shards) else None
+            left = [due]
+            if trouble_since is not None and outage_seconds is not None:
+                left.append(trouble_since + outage_seconds - now)
+                if left[-1] <= 0:
+                    raise Unreachable(
+                        f"gave up after {outage_seconds:g} s of trouble: {status.attention}",
+                        hint=f"The job is unchanged. `langbatch resume {status.id} --wait` goes on.",
+                    )
+            if timeout is not None:
+                left.append(began + timeout - now)
+                if left[-1] <= 0:
+                    raise WaitTimeout(
+                        f"job {status.id} is not finished after {timeout:g} s",
+                        hint="It goes on: wait again, or load it later by its id.",
+                    )
+            self._clock.sleep(max(min(left), 0.01))
 
     def cancel(self, job_id: str) -> bool:
         """Ask the service to stop, keep what has finished. False where the job had ended already."""
@@ -409,7 +383,9 @@ class JobManager:
             if shard.tally.succeeded < shard.requests and shard.state == "done":
                 claim = self._store.claim(job.key, shard.index)
                 if claim is None:
-                    raise BatchStateError("another process is working on this job", hint="Try again in a moment.")
+                    raise BatchStateError(
+                        "another process is working on this job", hint="Try again in a moment."
+                    )
                 try:
                     self._store.reopen(claim)
                 finally:
@@ -419,9 +395,7 @@ class JobManager:
 
     # ------------------------------------------------------------ out
 
-    def results(
-        self, job_id: str, *, with_request: bool = False, partial: bool = False
-    ) -> Iterator[Result]:
+    def results(self, job_id: str, *, with_request: bool = False, partial: bool = False) -> Iterator[Result]:
         """One `Result` per request, in input order, streamed.
 
         Raises `JobNotFinished` while requests lack a result, unless `partial`: then only those there are.
@@ -430,8 +404,12 @@ class JobManager:
         folder = JobFolder.of(self.home, job.id)
         done = [shard for shard, _ in self._store.shards(job.key) if shard.tally.total]
         snapshot = Snapshot(folder.path) if with_request else None
-        requests = None if snapshot is None else chain.from_iterable(
-            snapshot.lines(s.first, s.requests, byte_start=s.byte_start) for s in done
+        requests = (
+            None
+            if snapshot is None
+            else chain.from_iterable(
+                snapshot.lines(s.first, s.requests, byte_start=s.byte_start) for s in done
+            )
         )
         return read_results([folder.joined(s.index) for s in done], requests)
 
@@ -439,8 +417,9 @@ class JobManager:
         job = self._store.find(job_id)
         if not partial and job.state not in SETTLED_JOB_STATES:
             raise JobNotFinished(
-                f"job {job.id} is {job.state}: {job.total - job.tally.total} of {job.total} requests have no result yet",
-                hint=f"Run `langbatch watch {job.id}`, or ask for what there is (`--partial`, `partial=True`).",
+                f"job {job.id} is {job.state}: {job.total - job.tally.total} of {job.total} requests "
+                "have no result yet",
+                hint=f"Wait (`langbatch watch {job.id}`), or ask for what there is (`--partial`).",
             )
         return job
 
@@ -504,8 +483,6 @@ class JobManager:
         shutil.rmtree(JobFolder.of(self.home, job.id).path, ignore_errors=True)
 
     def _delete_remote_files(self, job: Job) -> None:
-        from langbatch.errors import ProviderError
-
         with suppress(SetupError, ProviderError):
             provider = self._open_provider(job)
             for shard, _ in self._store.shards(job.key):
@@ -528,31 +505,34 @@ class JobManager:
         now = self._clock.now()
         total, rejected = (intake.total, intake.rejected) if intake else (0, 0)
         draft = Job(
-            0, job_id, None, "", target, "", total, rejected, "draft", False, None, Tally(), Usage(), now, now, None
+            0,
+            job_id,
+            None,
+            "",
+            target,
+            "",
+            total,
+            rejected,
+            "draft",
+            False,
+            None,
+            Tally(),
+            Usage(),
+            now,
+            now,
+            None,
         )
         return job_status(draft, [])
 
 
-def _plan(
-    snapshot: Snapshot, target: Target, max_requests: int | None
-) -> tuple[list[ShardPlan], list[int]]:
-    """The snapshot's shards for this target, and the user's line number each begins at."""
-    plans = plan_shards(
-        snapshot.lengths(0, snapshot.total),
-        targets.growth_bytes(target),
-        limits_for(target),
-        max_requests=max_requests,
+def _rules(target: Target, skip_invalid: bool, auto_id: bool, split_by_model: bool, gzip: bool) -> Rules:
+    return Rules(
+        kind=target.kind,
+        provider=target.provider,
+        limits=limits_for(target),
+        model=target.model,
+        skip_invalid=skip_invalid,
+        auto_id=auto_id,
+        split_by_model=split_by_model,
+        gzip=gzip,
     )
-    return plans, [snapshot.line_numbers(plan.first, 1)[0] for plan in plans]
-
-
-def _waited(status: JobStatus) -> Progress:
-    """How far the service has come, by its own counts while a batch runs."""
-    done = status.total - status.counts.pending
-    running = sum(
-        s.batch_counts.completed + s.batch_counts.failed for s in status.shards if s.state in ("active", "harvesting")
-    )
-    detail = status.attention or f"{status.state}: {status.status}"
-    return Progress("wait", min(done + running, status.total), status.total, "requests", detail)
-
-

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from langbatch.folders import JobFolder
 from langbatch.payload import write_payload
+from langbatch.publish import private_folder
 from langbatch.records import OnProgress, Progress, ShardView
 from langbatch.requests import edit_line
 from langbatch.snapshot import Snapshot
@@ -41,9 +42,11 @@ def prepare_payload(store: JobStore, home: Path, view: ShardView, number: int) -
     snapshot = Snapshot(folder.path)
     failed = store.unsuccessful(job.key, shard.first, shard.requests)
     wanted = {item.ordinal - shard.first for item in failed} if failed else None
+    path = folder.outgoing(shard.index, number)
+    private_folder(path.parent)
     payload = write_payload(
         snapshot.lines(shard.first, shard.requests, byte_start=shard.byte_start),
-        folder.outgoing(shard.index, number),
+        path,
         model=job.target.model,
         url=sent_url(job.target),
         edit=edit_line,

@@ -26,6 +26,7 @@ JobState = Literal["draft", "running", "paused", "needs_operator", "completed", 
 
 # ---------------------------------------------------------------- input
 
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One fault of the input. `line` 0 means the file as a whole."""
@@ -58,6 +59,7 @@ class Limits:
 
 # ---------------------------------------------------------------- target
 
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where requests are sent. Holds no secret: credentials are found again when they are needed.
@@ -81,6 +83,7 @@ class Target:
 
 
 # ---------------------------------------------------------------- remote objects
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
@@ -165,6 +168,7 @@ class FilePage:
 
 # ---------------------------------------------------------------- results
 
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """How many requests ended with each outcome."""
@@ -240,8 +244,14 @@ ShardEnd = Literal["harvested", "refused", "cancelled", "expired"]
 
 #: How an attempt ended. The last four brought no batch that could have cost anything.
 AttemptEnd = Literal[
-    "harvested", "refused", "quota_bounced", "resubmitted", "cancelled_unsent",
-    "upload_lost", "file_unusable", "no_batch",
+    "harvested",
+    "refused",
+    "quota_bounced",
+    "resubmitted",
+    "cancelled_unsent",
+    "upload_lost",
+    "file_unusable",
+    "no_batch",
 ]
 
 

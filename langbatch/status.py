@@ -1,4 +1,4 @@
-"""A job as people and programs read it: the documents of `status --json`, with the same names as attributes."""
+"""A job as people and programs read it: `status --json`, with the same names as attributes."""
 
 from __future__ import annotations
 
@@ -134,7 +134,10 @@ def job_status(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> JobS
             **{name: getattr(job.tally, name) for name in OUTCOMES}, pending=job.total - job.tally.total
         ),
         usage=UsageSums(
-            job.usage.input_tokens, job.usage.output_tokens, job.usage.cached_tokens, job.usage.reasoning_tokens
+            job.usage.input_tokens,
+            job.usage.output_tokens,
+            job.usage.cached_tokens,
+            job.usage.reasoning_tokens,
         ),
         attention=_attention(job, shards),
         cancel_requested=job.cancel_requested,
@@ -157,7 +160,9 @@ def _shard_status(job: Job, shard: Shard, attempt: Attempt | None) -> ShardStatu
         input_file_id=attempt.file_id if attempt else None,
         batch_id=attempt.batch_id if attempt else None,
         batch_status=attempt.batch_status if attempt else None,
-        batch_counts=RemoteCounts(counts.total, counts.completed, counts.failed) if counts else RemoteCounts(0, 0, 0),
+        batch_counts=RemoteCounts(counts.total, counts.completed, counts.failed)
+        if counts
+        else RemoteCounts(0, 0, 0),
     )
 
 

@@ -30,7 +30,11 @@ def job(row: sa.Row[Any]) -> Job:
     values = row._mapping
     return Job(
         target=Target(
-            values["provider"], values["host"], values["kind"], values["model"], json.loads(values["settings"])
+            values["provider"],
+            values["host"],
+            values["kind"],
+            values["model"],
+            json.loads(values["settings"]),
         ),
         tally=Tally(*(values[name] for name in OUTCOMES)),
         usage=Usage(*(values[name] for name in _USAGE)),
@@ -55,7 +59,9 @@ def attempt(row: sa.Row[Any]) -> Attempt:
 def _attempt(values: Any, prefix: str) -> Attempt:
     return Attempt(
         batch_counts=BatchCounts(
-            values[f"{prefix}batch_total"], values[f"{prefix}batch_completed"], values[f"{prefix}batch_failed"]
+            values[f"{prefix}batch_total"],
+            values[f"{prefix}batch_completed"],
+            values[f"{prefix}batch_failed"],
         ),
         **{name: values[prefix + name] for name in _ATTEMPT},
     )
@@ -67,6 +73,10 @@ def unsuccessful(row: sa.Row[Any]) -> Unsuccessful:
 
 def from_unsuccessful(job_key: int, item: Unsuccessful) -> dict[str, Any]:
     return {
-        "job": job_key, "ordinal": item.ordinal, "line": item.line, "outcome": item.outcome,
-        "code": item.code, "attempt": item.attempt,
+        "job": job_key,
+        "ordinal": item.ordinal,
+        "line": item.line,
+        "outcome": item.outcome,
+        "code": item.code,
+        "attempt": item.attempt,
     }

@@ -30,7 +30,7 @@ store_facts = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
-    comment="What this store knows of itself: its id, which names our files among others' on one resource.",
+    comment="What this store knows of itself: its id, which marks our files on a shared resource.",
 )
 
 jobs = Table(
@@ -47,7 +47,9 @@ jobs = Table(
     Column("settings", Text, nullable=False, comment="JSON of the target's non-secret arguments"),
     Column("input_sha256", String(64), nullable=False),
     Column("snapshot_sha256", String(64), nullable=False),
-    Column("reuse_key", String(64), unique=True, comment="same bytes and target; null once `new` replaced it"),
+    Column(
+        "reuse_key", String(64), unique=True, comment="same bytes and target; null once `new` replaced it"
+    ),
     Column("total", Integer, nullable=False),
     Column("rejected", Integer, nullable=False),
     Column("state", String(16), nullable=False),
@@ -99,7 +101,9 @@ shards = Table(
     Column("output_tokens", Integer),
     Column("cached_tokens", Integer),
     Column("reasoning_tokens", Integer),
-    Column("lease_owner", Text, comment="host, process and its start time, so that a dead owner is recognised"),
+    Column(
+        "lease_owner", Text, comment="host, process and its start time, so that a dead owner is recognised"
+    ),
     Column("lease_until", Float, nullable=False),
     Column("fence", Integer, nullable=False, comment="rises with every claim; writes carry it"),
     PrimaryKeyConstraint("job", "index"),
@@ -112,7 +116,13 @@ attempts = Table(
     Column("job", Integer, nullable=False),
     Column("shard", Integer, nullable=False),
     Column("number", Integer, nullable=False),
-    Column("name", Text, nullable=False, unique=True, comment="unique file name: store, job, shard, attempt, hash"),
+    Column(
+        "name",
+        Text,
+        nullable=False,
+        unique=True,
+        comment="unique file name: store, job, shard, attempt, hash",
+    ),
     Column("requests", Integer, nullable=False),
     Column("opened_at", Float, nullable=False),
     Column("file_id", Text, index=True),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -20,8 +20,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from langbatch import processes
 from langbatch.clock import Clock, SystemClock
-from langbatch.errors import BatchStateError, BatchStorageError, JobNotFound
-from langbatch.lifecycle import SETTLED_JOB_STATES, Move, ShardSummary, destination, job_state
+from langbatch.errors import BatchStorageError, JobNotFound
+from langbatch.lifecycle import SETTLED_JOB_STATES, Move
 from langbatch.records import (
     OUTCOMES,
     Attempt,
@@ -37,26 +37,10 @@ from langbatch.sharding import ShardPlan
 from langbatch.store import rows
 from langbatch.store.database import connect, options_for_reading, prepare, sqlite_url, storage_error
 from langbatch.store.schema import attempts, events, jobs, shards, store_facts, unsuccessful
+from langbatch.store.transitions import Claim, Writing, held, summary, with_newest_attempt
 
 #: How long a claim holds without being renewed, in seconds.
 LEASE_SECONDS = 30.0
-
-_USAGE = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
-
-
-class LostClaim(BatchStateError):
-    """Another process took the shard over (this one was frozen or too slow). Nothing was written."""
-
-    code = "lost_claim"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to act on a shard until the lease runs out. Writes carry `fence`."""
-
-    job: int
-    index: int
-    fence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +78,7 @@ class JobStore:
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise BatchStorageError(
                 f"LANGBATCH_DATABASE_URL cannot be used: {type(error).__name__}",
-                hint="Give a SQLAlchemy URL such as postgresql+psycopg://user@host/name, and install its driver.",
+                hint="Give a SQLAlchemy URL (postgresql+psycopg://user@host/name) and install its driver.",
             ) from error
         return cls(engine, clock=clock)
 
@@ -104,10 +88,10 @@ class JobStore:
     # ------------------------------------------------------------ transactions
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self) -> Iterator[Writing]:
         try:
             with self._engine.begin() as connection:
-                yield connection
+                yield Writing(connection, self._clock.now())
         except IntegrityError:
             raise
         except DBAPIError as error:
@@ -130,10 +114,8 @@ class JobStore:
             found = connection.execute(query).scalar()
         if found is None:
             try:
-                with self._writing() as connection:
-                    connection.execute(
-                        store_facts.insert().values(name="store_id", value=secrets.token_hex(4))
-                    )
+                with self._writing() as tx:
+                    tx.execute(store_facts.insert().values(name="store_id", value=secrets.token_hex(4)))
             except IntegrityError:
                 pass  # another process opened the new store at the same moment
             with self._reading() as connection:
@@ -148,12 +130,10 @@ class JobStore:
         The second value tells whether it was stored. `replace` (`--new`) always stores.
         """
         try:
-            with self._writing() as connection:
+            with self._writing() as tx:
                 if replace:
-                    connection.execute(
-                        jobs.update().where(jobs.c.reuse_key == new.reuse_key).values(reuse_key=None)
-                    )
-                key = self._insert_job(connection, new)
+                    tx.execute(jobs.update().where(jobs.c.reuse_key == new.reuse_key).values(reuse_key=None))
+                key = self._insert_job(tx, new)
             return self.job(key), True
         except IntegrityError as error:
             existing = self.job_for(new.reuse_key)
@@ -161,9 +141,9 @@ class JobStore:
                 raise BatchStorageError("the job could not be stored: its id is taken") from error
             return existing, False
 
-    def _insert_job(self, connection: Connection, new: NewJob) -> int:
+    def _insert_job(self, tx: Writing, new: NewJob) -> int:
         now = self._clock.now()
-        result = connection.execute(
+        result = tx.execute(
             jobs.insert().values(
                 id=new.id,
                 name=new.name,
@@ -186,28 +166,26 @@ class JobStore:
             )
         )
         key = int(result.inserted_primary_key[0])  # type: ignore[index]
-        self._insert_shards(connection, key, new.shards, new.first_lines)
-        self._log(connection, key, None, None, "submitted", None, None, f"{new.total} requests")
+        self._insert_shards(tx, key, new.shards, new.first_lines)
+        tx.log(key, None, None, "submitted", None, None, f"{new.total} requests")
         return key
 
     def add_shards(self, job: int, plans: Sequence[ShardPlan], first_lines: Sequence[int]) -> None:
         """Give a draft its shards: from now on it runs. A job that has shards is left as it is."""
-        with self._writing() as connection:
-            if connection.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar() != "draft":
+        with self._writing() as tx:
+            if tx.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar() != "draft":
                 return
-            self._insert_shards(connection, job, plans, first_lines)
-            self._log(connection, job, None, None, "started", None, None, None)
-            self._refresh_job(connection, job)
+            self._insert_shards(tx, job, plans, first_lines)
+            tx.log(job, None, None, "started", None, None, None)
+            tx.refresh_job(job)
 
     @staticmethod
-    def _insert_shards(
-        connection: Connection, job: int, plans: Sequence[ShardPlan], first_lines: Sequence[int]
-    ) -> None:
+    def _insert_shards(tx: Writing, job: int, plans: Sequence[ShardPlan], first_lines: Sequence[int]) -> None:
         if not plans:
             return
-        fresh = dict.fromkeys((*OUTCOMES, "attempt", "troubles", "crashes", "fence"), 0)
+        fresh: dict[str, float] = dict.fromkeys((*OUTCOMES, "attempt", "troubles", "crashes", "fence"), 0)
         fresh |= dict.fromkeys(("due_at", "not_before", "lease_until"), 0.0)
-        connection.execute(
+        tx.execute(
             shards.insert(),
             [
                 {
@@ -243,7 +221,10 @@ class JobStore:
         text = id_or_prefix.strip()
         with self._reading() as connection:
             found = connection.execute(
-                sa.select(jobs).where(jobs.c.id.startswith(text, autoescape=True)).order_by(jobs.c.key).limit(3)
+                sa.select(jobs)
+                .where(jobs.c.id.startswith(text, autoescape=True))
+                .order_by(jobs.c.key)
+                .limit(3)
             ).all()
         exact = [row for row in found if row.id == text]
         if exact or (len(found) == 1 and text):
@@ -268,7 +249,9 @@ class JobStore:
     def shards(self, job: int) -> list[tuple[Shard, Attempt | None]]:
         """A job's shards in input order, each with its newest attempt."""
         with self._reading() as connection:
-            pairs = connection.execute(_shards_with_attempt().where(shards.c.job == job).order_by(shards.c.index))
+            pairs = connection.execute(
+                _shards_with_attempt().where(shards.c.job == job).order_by(shards.c.index)
+            )
             return [rows.shard_and_attempt(row) for row in pairs]
 
     def attempts(self, job: int, shard: int) -> list[Attempt]:
@@ -316,7 +299,9 @@ class JobStore:
         if count is not None:
             query = query.where(unsuccessful.c.ordinal < first + count)
         with self._reading() as connection:
-            return [rows.unsuccessful(row) for row in connection.execute(query.order_by(unsuccessful.c.ordinal))]
+            return [
+                rows.unsuccessful(row) for row in connection.execute(query.order_by(unsuccessful.c.ordinal))
+            ]
 
     # ------------------------------------------------------------ claims
 
@@ -326,8 +311,8 @@ class JobStore:
         A lease whose holder is seen to be gone on this machine is taken over at once.
         """
         now = self._clock.now()
-        with self._writing() as connection:
-            row = connection.execute(
+        with self._writing() as tx:
+            row = tx.execute(
                 sa.select(shards.c.lease_owner, shards.c.lease_until, shards.c.fence, shards.c.crashes).where(
                     shards.c.job == job, shards.c.index == index
                 )
@@ -339,7 +324,7 @@ class JobStore:
             believable = row.lease_until <= now + 2 * LEASE_SECONDS
             if held and believable and not processes.is_gone(row.lease_owner):
                 return None
-            taken = connection.execute(
+            taken = tx.execute(
                 shards.update()
                 .where(shards.c.job == job, shards.c.index == index, shards.c.fence == row.fence)
                 .values(
@@ -354,16 +339,14 @@ class JobStore:
 
     def renew(self, claim: Claim) -> bool:
         """Hold on to a claim; False where it was lost."""
-        with self._writing() as connection:
-            done = connection.execute(
-                _held(claim).values(lease_until=self._clock.now() + LEASE_SECONDS)
-            )
+        with self._writing() as tx:
+            done = tx.execute(held(claim).values(lease_until=self._clock.now() + LEASE_SECONDS))
             return done.rowcount == 1
 
     def release(self, claim: Claim) -> None:
         """Let a shard go. A lost claim is let go already."""
-        with self._writing() as connection:
-            connection.execute(_held(claim).values(lease_owner=None, lease_until=0.0))
+        with self._writing() as tx:
+            tx.execute(held(claim).values(lease_owner=None, lease_until=0.0))
 
     # ------------------------------------------------------------ transitions
 
@@ -379,16 +362,14 @@ class JobStore:
     ) -> None:
         """Apply one move with the facts it brings. Raises `IllegalMove` for one the table does not
         know, `LostClaim` where the shard is no longer ours; nothing is changed then."""
-        with self._writing() as connection:
-            self._move(connection, claim, origin, move, shard or {}, attempt or {}, note)
+        with self._writing() as tx:
+            tx.move(claim, origin, move, shard or {}, attempt or {}, note)
 
-    def begin_upload(
-        self, claim: Claim, number: int, name: str, requests: int, file_bytes: int
-    ) -> None:
+    def begin_upload(self, claim: Claim, number: int, name: str, requests: int, file_bytes: int) -> None:
         """Commit the intent to upload: the attempt's row and the move, before any byte is sent."""
         now = self._clock.now()
-        with self._writing() as connection:
-            exists = connection.execute(
+        with self._writing() as tx:
+            exists = tx.execute(
                 sa.select(attempts.c.name).where(
                     attempts.c.job == claim.job,
                     attempts.c.shard == claim.index,
@@ -396,7 +377,7 @@ class JobStore:
                 )
             ).scalar()
             if exists is None:
-                connection.execute(
+                tx.execute(
                     attempts.insert().values(
                         job=claim.job,
                         shard=claim.index,
@@ -409,8 +390,7 @@ class JobStore:
                         batch_failed=0,
                     )
                 )
-            self._move(
-                connection,
+            tx.move(
                 claim,
                 "waiting",
                 "upload_begins",
@@ -430,12 +410,12 @@ class JobStore:
         note: str | None = None,
     ) -> None:
         """Facts that change no state: a poll's counts, a wait, a trouble. Never the columns of a move."""
-        with self._writing() as connection:
-            row = self._require(connection, claim)
-            self._patch(connection, claim, row.attempt, shard or {}, attempt or {})
+        with self._writing() as tx:
+            row = tx.require(claim)
+            tx.patch(claim, row.attempt, shard or {}, attempt or {})
             if event is not None:
-                self._log(connection, claim.job, claim.index, row.attempt, event, row.state, row.state, note)
-            self._refresh_job(connection, claim.job)
+                tx.log(claim.job, claim.index, row.attempt, event, row.state, row.state, note)
+            tx.refresh_job(claim.job)
 
     def finish(
         self,
@@ -451,9 +431,9 @@ class JobStore:
         note: str | None = None,
     ) -> None:
         """A move to `done`, with the shard's outcomes, in one transaction."""
-        with self._writing() as connection:
-            row = self._move(connection, claim, origin, move, {**shard, **_summary(tally, usage)}, attempt, note)
-            connection.execute(
+        with self._writing() as tx:
+            row = tx.move(claim, origin, move, {**shard, **summary(tally, usage)}, attempt, note)
+            tx.execute(
                 unsuccessful.delete().where(
                     unsuccessful.c.job == claim.job,
                     unsuccessful.c.ordinal >= row.first,
@@ -462,33 +442,28 @@ class JobStore:
             )
             batch = [rows.from_unsuccessful(claim.job, item) for item in rows_without_success]
             if batch:
-                connection.execute(unsuccessful.insert(), batch)
-            self._refresh_job(connection, claim.job)
+                tx.execute(unsuccessful.insert(), batch)
+            tx.refresh_job(claim.job)
 
     def request_cancel(self, job: int) -> bool:
         """Ask for a job's end. False where it had ended already."""
         now = self._clock.now()
-        with self._writing() as connection:
-            state = connection.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar()
+        with self._writing() as tx:
+            state = tx.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar()
             if state in SETTLED_JOB_STATES:
                 return False
-            connection.execute(
-                jobs.update().where(jobs.c.key == job).values(cancel_requested=True, updated_at=now)
-            )
-            connection.execute(shards.update().where(shards.c.job == job).values(due_at=0.0))
-            self._log(connection, job, None, None, "cancel_requested", None, None, None)
+            tx.execute(jobs.update().where(jobs.c.key == job).values(cancel_requested=True, updated_at=now))
+            tx.execute(shards.update().where(shards.c.job == job).values(due_at=0.0))
+            tx.log(job, None, None, "cancel_requested", None, None, None)
             return True
 
     def reopen(self, claim: Claim) -> None:
         """Send a finished shard's requests without success again, as the next attempt."""
-        with self._writing() as connection:
-            connection.execute(
-                jobs.update()
-                .where(jobs.c.key == claim.job)
-                .values(cancel_requested=False, finished_at=None)
+        with self._writing() as tx:
+            tx.execute(
+                jobs.update().where(jobs.c.key == claim.job).values(cancel_requested=False, finished_at=None)
             )
-            self._move(
-                connection,
+            tx.move(
                 claim,
                 "done",
                 "retry_requested",
@@ -499,157 +474,14 @@ class JobStore:
 
     def purge(self, job: int) -> None:
         """Forget a job: every row about it, its events included."""
-        with self._writing() as connection:
+        with self._writing() as tx:
             for table in (unsuccessful, attempts, shards, events):
-                connection.execute(table.delete().where(table.c.job == job))
-            connection.execute(jobs.delete().where(jobs.c.key == job))
-
-    # ------------------------------------------------------------ inside a transaction
-
-    def _require(self, connection: Connection, claim: Claim) -> sa.Row[Any]:
-        row = connection.execute(
-            sa.select(shards).where(
-                shards.c.job == claim.job,
-                shards.c.index == claim.index,
-                shards.c.fence == claim.fence,
-                shards.c.lease_owner == self.owner,
-            )
-        ).one_or_none()
-        if row is None:
-            raise LostClaim(
-                "another process took this shard over",
-                hint="Nothing is wrong: it goes on there. `langbatch status` shows it.",
-            )
-        return row
-
-    def _move(
-        self,
-        connection: Connection,
-        claim: Claim,
-        origin: str,
-        move: Move,
-        shard: Mapping[str, Any],
-        attempt: Mapping[str, Any],
-        note: str | None,
-        *,
-        number: int | None = None,
-    ) -> sa.Row[Any]:
-        row = self._require(connection, claim)
-        to = destination(cast(Any, origin), move)
-        if row.state != origin:
-            raise LostClaim(f"the shard is {row.state}, not {origin} any more")
-        self._patch(connection, claim, number or row.attempt, {**shard, "state": to}, attempt, state=origin)
-        self._log(connection, claim.job, claim.index, number or row.attempt, move, origin, to, note)
-        self._refresh_job(connection, claim.job)
-        return row
-
-    def _patch(
-        self,
-        connection: Connection,
-        claim: Claim,
-        number: int,
-        shard: Mapping[str, Any],
-        attempt: Mapping[str, Any],
-        *,
-        state: str | None = None,
-    ) -> None:
-        if shard:
-            update = _held(claim).values(**shard)
-            if state is not None:
-                update = update.where(shards.c.state == state)
-            if connection.execute(update).rowcount != 1:
-                raise LostClaim("another process changed this shard")
-        if attempt:
-            connection.execute(
-                attempts.update()
-                .where(
-                    attempts.c.job == claim.job,
-                    attempts.c.shard == claim.index,
-                    attempts.c.number == number,
-                )
-                .values(**attempt)
-            )
-
-    def _log(
-        self,
-        connection: Connection,
-        job: int,
-        shard: int | None,
-        attempt: int | None,
-        move: str,
-        origin: str | None,
-        to: str | None,
-        note: str | None,
-    ) -> None:
-        connection.execute(
-            events.insert().values(
-                at=self._clock.now(), job=job, shard=shard, attempt=attempt, move=move,
-                origin=origin, to=to, note=note,
-            )
-        )
-
-    def _refresh_job(self, connection: Connection, job: int) -> None:
-        """A job's row says what its shards say, in the transaction that changed one of them."""
-        now = self._clock.now()
-        seen = connection.execute(
-            sa.select(
-                shards.c.state, shards.c.blocker, shards.c.ended_as, shards.c.attention, attempts.c.batch_status
-            )
-            .select_from(_joined())
-            .where(shards.c.job == job)
-            .order_by(shards.c.index)
-        ).all()
-        state = job_state(ShardSummary(r.state, r.blocker, r.ended_as, r.batch_status) for r in seen)
-        sums = connection.execute(
-            sa.select(*(sa.func.sum(shards.c[name]).label(name) for name in (*OUTCOMES, *_USAGE))).where(
-                shards.c.job == job
-            )
-        ).one()
-        waiting = [r.attention for r in seen if r.attention and r.state != "done"]
-        settled = state in SETTLED_JOB_STATES
-        connection.execute(
-            jobs.update()
-            .where(jobs.c.key == job)
-            .values(
-                state=state,
-                attention=_attention(waiting),
-                updated_at=now,
-                finished_at=sa.func.coalesce(jobs.c.finished_at, now) if settled else None,
-                **sums._mapping,
-            )
-        )
-
-
-def _attention(reasons: Sequence[str]) -> str | None:
-    if not reasons:
-        return None
-    more = len(set(reasons)) - 1
-    return reasons[0] if more < 1 else f"{reasons[0]} (and {more} more)"
-
-
-def _summary(tally: Tally, usage: Usage) -> dict[str, Any]:
-    return {name: getattr(tally, name) for name in OUTCOMES} | {name: getattr(usage, name) for name in _USAGE}
-
-
-def _held(claim: Claim) -> sa.Update:
-    return shards.update().where(
-        shards.c.job == claim.job, shards.c.index == claim.index, shards.c.fence == claim.fence
-    )
-
-
-def _joined() -> sa.Join:
-    return shards.outerjoin(
-        attempts,
-        sa.and_(
-            attempts.c.job == shards.c.job,
-            attempts.c.shard == shards.c.index,
-            attempts.c.number == shards.c.attempt,
-        ),
-    )
+                tx.execute(table.delete().where(table.c.job == job))
+            tx.execute(jobs.delete().where(jobs.c.key == job))
 
 
 def _shards_with_attempt() -> sa.Select[Any]:
     return sa.select(
         *(column.label(f"s_{column.name}") for column in shards.c),
         *(column.label(f"a_{column.name}") for column in attempts.c),
-    ).select_from(_joined())
+    ).select_from(with_newest_attempt())

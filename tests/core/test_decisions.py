@@ -42,10 +42,26 @@ POLICY = d.Policy(poll_seconds=60, grace_seconds=1800)
 def a_view(state: ShardState, *, cancelling: bool = False, fruitless: int = 0, **facts: Any) -> ShardView:
     attempt_facts = facts.pop("attempt", {"number": 1})
     job = Job(
-        1, "job_x", None, "f.jsonl", Target("azure", "h", "chat_completions"), "", 10, 0, "running",
-        cancelling, None, Tally(), Usage(), 0, 0, None,
+        1,
+        "job_x",
+        None,
+        "f.jsonl",
+        Target("azure", "h", "chat_completions"),
+        "",
+        10,
+        0,
+        "running",
+        cancelling,
+        None,
+        Tally(),
+        Usage(),
+        0,
+        0,
+        None,
     )
-    shard = Shard(1, 0, 0, 1, 10, 0, 100, state, attempt=attempt_facts["number"] if attempt_facts else 0, **facts)
+    shard = Shard(
+        1, 0, 0, 1, 10, 0, 100, state, attempt=attempt_facts["number"] if attempt_facts else 0, **facts
+    )
     attempt = None
     if attempt_facts:
         attempt = replace(Attempt(1, 0, 1, "lb-x", 10, NOW, file_id="file-1"), **attempt_facts)
@@ -94,8 +110,13 @@ def test_attempts_that_come_to_nothing_are_parked_after_five() -> None:
 
 
 CERTAIN: list[ProviderError] = [
-    Unreachable("x"), Throttled("x"), AccessRefused("x", status=401), QuotaFull("x"),
-    Refused("x", status=400), RemoteNotFound("x", status=404, code="404"), RemoteNotFound("x", code="notFound"),
+    Unreachable("x"),
+    Throttled("x"),
+    AccessRefused("x", status=401),
+    QuotaFull("x"),
+    Refused("x", status=400),
+    RemoteNotFound("x", status=404, code="404"),
+    RemoteNotFound("x", code="notFound"),
 ]
 
 
@@ -133,7 +154,9 @@ def test_quota_is_waited_for_and_is_no_outage() -> None:
     assert (setback.move, setback.waits_for) == ("create_not_now", "quota")
 
 
-@pytest.mark.parametrize(("asked", "honoured"), [(None, None), (5.0, 5.0), (3600.0, 3600.0), (10**9, 86_400.0)])
+@pytest.mark.parametrize(
+    ("asked", "honoured"), [(None, None), (5.0, 5.0), (3600.0, 3600.0), (10**9, 86_400.0)]
+)
 def test_the_services_advice_is_honoured_up_to_a_day(asked: float | None, honoured: float | None) -> None:
     assert d.after_read_error(Throttled("x", retry_after_seconds=asked), "polling").advice_seconds == honoured
 
@@ -212,11 +235,15 @@ def test_a_harvest_is_doubted_when_files_and_counts_disagree() -> None:
     assert d.doubt_harvest(batch, 8, 1) == "rows_short"
     assert d.doubt_harvest(batch, 9, 0) == "rows_short"
     assert d.doubt_harvest(replace(batch, output_file_id=None), None, 1) == "no_output_file"
-    assert d.doubt_harvest(replace(batch, output_file_id=None, counts=BatchCounts(10, 0, 10)), None, 10) is None
+    assert (
+        d.doubt_harvest(replace(batch, output_file_id=None, counts=BatchCounts(10, 0, 10)), None, 10) is None
+    )
     assert d.doubt_harvest(replace(batch, status="expired"), 1, 0) is None
 
 
 @given(st.integers(0, 40), st.floats(0.01, 3600), st.floats(0, 1, exclude_max=True))
-def test_our_own_waits_never_exceed_the_cap_and_are_never_zero(troubles: int, cap: float, roll: float) -> None:
+def test_our_own_waits_never_exceed_the_cap_and_are_never_zero(
+    troubles: int, cap: float, roll: float
+) -> None:
     assert 0 < d.backoff_seconds(troubles, cap, roll) <= cap
     assert 0 < d.poll_wait_seconds(troubles * 100.0, cap, roll) <= cap

@@ -65,8 +65,15 @@ def test_a_new_create_is_possible_only_after_the_old_one_is_settled() -> None:
     """No chain of moves leads from a state in which a batch may exist to `creating`, except through a
     reply, a harvest, the fence, or a person."""
     settling: set[Move] = {
-        "create_not_now", "file_unusable", "batch_ruled_out", "quota_bounced", "harvested", "create_refused",
-        "batch_lost", "unsettled", "results_withheld",
+        "create_not_now",
+        "file_unusable",
+        "batch_ruled_out",
+        "quota_bounced",
+        "harvested",
+        "create_refused",
+        "batch_lost",
+        "unsettled",
+        "results_withheld",
     }
     reached = set(MAY_COST)
     while True:

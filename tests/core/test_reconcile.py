@@ -13,9 +13,7 @@ from langbatch.records import BatchPage, FilePage, RemoteBatch, RemoteFile
 NOW = 1_000_000.0
 
 
-def paged(
-    batches: list[RemoteBatch], size: int = 2, **flaws: bool
-) -> Callable[[str | None], BatchPage]:
+def paged(batches: list[RemoteBatch], size: int = 2, **flaws: bool) -> Callable[[str | None], BatchPage]:
     def list_batches(after: str | None) -> BatchPage:
         ids = [b.id for b in batches]
         start = 0 if after is None or flaws.get("stuck") else ids.index(after) + 1

@@ -32,7 +32,9 @@ def test_the_same_target_is_told_by_host_and_deployment_and_not_by_version_or_le
 def test_a_live_process_is_not_gone_and_an_ended_one_is() -> None:
     assert not processes.is_gone(processes.identity())
     code = "from langbatch import processes; print(processes.identity())"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert processes.is_gone(ended)
 
 

@@ -21,7 +21,8 @@ from langbatch.records import Tally, Target, Unsuccessful, Usage
 from langbatch.sharding import ShardPlan
 from langbatch.store.database import connect, prepare, sqlite_url
 from langbatch.store.schema import SCHEMA_VERSION, metadata
-from langbatch.store.store import LEASE_SECONDS, Claim, JobStore, LostClaim, NewJob
+from langbatch.store.store import LEASE_SECONDS, JobStore, NewJob
+from langbatch.store.transitions import Claim, LostClaim
 
 
 class ManualClock:
@@ -43,9 +44,17 @@ CLOCK = ManualClock()
 
 def new_job(job_id: str = "job_a", reuse: str = "k", shards: int = 1) -> NewJob:
     return NewJob(
-        job_id, None, "in.jsonl", Target("azure", "h", "chat_completions", "d", {"api_version": "v1"}),
-        "sha", "sha", reuse, 10 * shards, 0,
-        [ShardPlan(i, 10 * i, 10, 100 * i, 100) for i in range(shards)], [10 * i + 1 for i in range(shards)],
+        job_id,
+        None,
+        "in.jsonl",
+        Target("azure", "h", "chat_completions", "d", {"api_version": "v1"}),
+        "sha",
+        "sha",
+        reuse,
+        10 * shards,
+        0,
+        [ShardPlan(i, 10 * i, 10, 100 * i, 100) for i in range(shards)],
+        [10 * i + 1 for i in range(shards)],
     )
 
 
@@ -155,7 +164,9 @@ def test_a_job_comes_back_as_it_was_stored(store: JobStore) -> None:
     assert store.find("job_a") == job
     assert job.target == Target("azure", "h", "chat_completions", "d", {"api_version": "v1"})
     assert [(s.index, s.first, s.first_line, s.state) for s, _ in store.shards(job.key)] == [
-        (0, 0, 1, "waiting"), (1, 10, 11, "waiting"), (2, 20, 21, "waiting"),
+        (0, 0, 1, "waiting"),
+        (1, 10, 11, "waiting"),
+        (2, 20, 21, "waiting"),
     ]
 
 
@@ -178,7 +189,7 @@ def test_a_move_stores_its_facts_and_an_event_together(store: JobStore) -> None:
     assert view.attempt is not None
     assert (view.attempt.file_id, view.attempt.name, view.attempt.file_bytes) == ("file-1", "lb-1", 100)
     with store._reading() as connection:
-        moves = connection.execute(sa.text("SELECT move, origin, \"to\" FROM events ORDER BY n")).all()
+        moves = connection.execute(sa.text('SELECT move, origin, "to" FROM events ORDER BY n')).all()
     assert [tuple(m) for m in moves] == [
         ("submitted", None, None),
         ("upload_begins", "waiting", "uploading"),
@@ -276,8 +287,14 @@ def test_a_finished_shard_sums_up_the_job(store: JobStore) -> None:
     tally = Tally(succeeded=8, errored=1, missing=1)
     lost = [Unsuccessful(3, 4, "errored", "content_filter", 1), Unsuccessful(7, 8, "missing", "missing", 1)]
     store.finish(
-        claim, "uploading", "upload_refused", shard={"ended_as": "refused"}, attempt={},
-        tally=tally, usage=Usage(100, 20), rows_without_success=lost,
+        claim,
+        "uploading",
+        "upload_refused",
+        shard={"ended_as": "refused"},
+        attempt={},
+        tally=tally,
+        usage=Usage(100, 20),
+        rows_without_success=lost,
     )
     finished = store.find("job_a")
     assert (finished.state, finished.tally, finished.usage) == ("failed", tally, Usage(100, 20))

@@ -119,7 +119,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
-        comment="What this store knows of itself: its id, which names our files among others' on one resource.",
+        comment="What this store knows of itself: its id, which marks our files on a shared resource.",
     )
     op.create_table(
         "unsuccessful",

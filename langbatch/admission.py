@@ -1,0 +1,107 @@
+"""From a user's file to a stored job: validated, copied privately, cut into shards. Nothing is sent."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langbatch import ids, targets
+from langbatch.clock import Clock
+from langbatch.errors import BatchStorageError
+from langbatch.folders import JobFolder
+from langbatch.providers import limits_for
+from langbatch.records import OnProgress, Target
+from langbatch.requests import Intake, Rules, read_requests, refusal
+from langbatch.sharding import ShardPlan, plan_shards
+from langbatch.snapshot import Snapshot, SnapshotWriter
+
+if TYPE_CHECKING:
+    from langbatch.store.store import JobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What `submit` did. `created` is False where the same bytes and target had a job already."""
+
+    id: str
+    created: bool
+    intake: Intake
+
+
+def plan(snapshot: Snapshot, target: Target, max_requests: int | None) -> tuple[list[ShardPlan], list[int]]:
+    """The snapshot's shards for this target, and the user's line number each begins at."""
+    plans = plan_shards(
+        snapshot.lengths(0, snapshot.total),
+        targets.growth_bytes(target),
+        limits_for(target),
+        max_requests=max_requests,
+        embedding_inputs=snapshot.inputs(0, snapshot.total) if target.kind == "embeddings" else None,
+    )
+    return plans, [snapshot.line_numbers(shard.first, 1)[0] for shard in plans]
+
+
+def admit(
+    store: JobStore,
+    home: Path,
+    clock: Clock,
+    source: Path,
+    target: Target,
+    rules: Rules,
+    *,
+    name: str | None = None,
+    new: bool = False,
+    draft: bool = False,
+    max_requests_per_shard: int | None = None,
+    job_id: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Submission:
+    """Store `source` as a job, or find the one that the same bytes on the same target made.
+
+    A `draft` has no shards until it is started, so that no `resume` sends it before. A crash before
+    the job's row is written leaves only a folder that nothing points to.
+    """
+    from langbatch.store.store import NewJob
+
+    job_id = job_id or ids.new_job_id(clock.now())
+    folder = JobFolder.of(home, job_id).path
+    making = folder.with_name(f".new-{job_id}")
+    try:
+        with SnapshotWriter(making) as writer:
+            intake = read_requests(source, rules, into=writer, on_progress=on_progress)
+        if intake.problems and not rules.skip_invalid:
+            raise refusal(intake)
+        assert writer.written is not None
+        reuse = targets.reuse_key(intake.sha256, target)
+        if not new and (existing := store.job_for(reuse)) is not None:
+            return Submission(existing.id, False, intake)
+        snapshot = Snapshot(making)
+        plans, first_lines = ([], []) if draft else plan(snapshot, target, max_requests_per_shard)
+        making.rename(folder)
+        job, created = store.add_job(
+            NewJob(
+                id=job_id,
+                name=name,
+                input_name=source.name,
+                target=target,
+                input_sha256=intake.sha256,
+                snapshot_sha256=writer.written.sha256,
+                reuse_key=reuse,
+                total=intake.total,
+                rejected=intake.rejected,
+                shards=plans,
+                first_lines=first_lines,
+            ),
+            replace=new,
+        )
+        if not created:  # another process stored the same bytes at the same moment
+            shutil.rmtree(folder, ignore_errors=True)
+        return Submission(job.id, created, intake)
+    except OSError as error:
+        raise BatchStorageError(
+            f"the snapshot could not be written: {error.strerror or error}",
+            hint=f"Free space in {home} or make it writable, then submit again. Nothing was sent.",
+        ) from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)

@@ -1,0 +1,190 @@
+"""What happens inside a writing transaction: moves, facts, events, and the job's own row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from langbatch.errors import BatchStateError
+from langbatch.lifecycle import SETTLED_JOB_STATES, Move, ShardSummary, destination, job_state
+from langbatch.records import OUTCOMES, Tally, Usage
+from langbatch.store.schema import attempts, events, jobs, shards
+
+USAGE = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+
+
+class LostClaim(BatchStateError):
+    """Another process took the shard over (this one was frozen or too slow). Nothing was written."""
+
+    code = "lost_claim"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to act on a shard until the lease runs out. Writes carry `fence`."""
+
+    job: int
+    index: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """One writing transaction at one moment."""
+
+    connection: Connection
+    now: float
+
+    def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
+        return cast("sa.CursorResult[Any]", self.connection.execute(statement, parameters))
+
+    def require(self, claim: Claim) -> sa.Row[Any]:
+        row = self.execute(
+            sa.select(shards).where(
+                shards.c.job == claim.job,
+                shards.c.index == claim.index,
+                shards.c.fence == claim.fence,
+            )
+        ).one_or_none()
+        if row is None:
+            raise LostClaim(
+                "another process took this shard over",
+                hint="Nothing is wrong: it goes on there. `langbatch status` shows it.",
+            )
+        return row
+
+    def move(
+        self,
+        claim: Claim,
+        origin: str,
+        move: Move,
+        shard: Mapping[str, Any],
+        attempt: Mapping[str, Any],
+        note: str | None,
+        *,
+        number: int | None = None,
+    ) -> sa.Row[Any]:
+        row = self.require(claim)
+        to = destination(cast(Any, origin), move)
+        if row.state != origin:
+            raise LostClaim(f"the shard is {row.state}, not {origin} any more")
+        self.patch(claim, number or row.attempt, {**shard, "state": to}, attempt, state=origin)
+        self.log(claim.job, claim.index, number or row.attempt, move, origin, to, note)
+        self.refresh_job(claim.job)
+        return row
+
+    def patch(
+        self,
+        claim: Claim,
+        number: int,
+        shard: Mapping[str, Any],
+        attempt: Mapping[str, Any],
+        *,
+        state: str | None = None,
+    ) -> None:
+        if shard:
+            update = held(claim).values(**shard)
+            if state is not None:
+                update = update.where(shards.c.state == state)
+            if self.execute(update).rowcount != 1:
+                raise LostClaim("another process changed this shard")
+        if attempt:
+            self.execute(
+                attempts.update()
+                .where(
+                    attempts.c.job == claim.job,
+                    attempts.c.shard == claim.index,
+                    attempts.c.number == number,
+                )
+                .values(**attempt)
+            )
+
+    def log(
+        self,
+        job: int,
+        shard: int | None,
+        attempt: int | None,
+        move: str,
+        origin: str | None,
+        to: str | None,
+        note: str | None,
+    ) -> None:
+        self.execute(
+            events.insert().values(
+                at=self.now,
+                job=job,
+                shard=shard,
+                attempt=attempt,
+                move=move,
+                origin=origin,
+                to=to,
+                note=note,
+            )
+        )
+
+    def refresh_job(self, job: int) -> None:
+        """A job's row says what its shards say, in the transaction that changed one of them."""
+        now = self.now
+        seen = self.execute(
+            sa.select(
+                shards.c.state,
+                shards.c.blocker,
+                shards.c.ended_as,
+                shards.c.attention,
+                attempts.c.batch_status,
+            )
+            .select_from(with_newest_attempt())
+            .where(shards.c.job == job)
+            .order_by(shards.c.index)
+        ).all()
+        state = job_state(ShardSummary(r.state, r.blocker, r.ended_as, r.batch_status) for r in seen)
+        sums = self.execute(
+            sa.select(*(sa.func.sum(shards.c[name]).label(name) for name in (*OUTCOMES, *USAGE))).where(
+                shards.c.job == job
+            )
+        ).one()
+        waiting = [r.attention for r in seen if r.attention and r.state != "done"]
+        settled = state in SETTLED_JOB_STATES
+        self.execute(
+            jobs.update()
+            .where(jobs.c.key == job)
+            .values(
+                state=state,
+                attention=attention_of(waiting),
+                updated_at=now,
+                finished_at=sa.func.coalesce(jobs.c.finished_at, now) if settled else None,
+                **sums._mapping,
+            )
+        )
+
+
+def attention_of(reasons: Sequence[str]) -> str | None:
+    if not reasons:
+        return None
+    more = len(set(reasons)) - 1
+    return reasons[0] if more < 1 else f"{reasons[0]} (and {more} more)"
+
+
+def summary(tally: Tally, usage: Usage) -> dict[str, Any]:
+    return {name: getattr(tally, name) for name in OUTCOMES} | {name: getattr(usage, name) for name in USAGE}
+
+
+def held(claim: Claim) -> sa.Update:
+    return shards.update().where(
+        shards.c.job == claim.job, shards.c.index == claim.index, shards.c.fence == claim.fence
+    )
+
+
+def with_newest_attempt() -> sa.Join:
+    return shards.outerjoin(
+        attempts,
+        sa.and_(
+            attempts.c.job == shards.c.job,
+            attempts.c.shard == shards.c.index,
+            attempts.c.number == shards.c.attempt,
+        ),
+    )

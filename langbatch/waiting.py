@@ -1,0 +1,58 @@
+"""What waiting for a job means: when only a person can help, and when the service is out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langbatch.errors import AccessRefused, BatchStorageError, LangBatchError, SetupError, Unreachable
+from langbatch.records import Progress, Shard
+from langbatch.status import JobStatus
+
+
+def obstacle(shards: Sequence[Shard]) -> LangBatchError | None:
+    """What a person must mend, where nothing of the job can go on without; None otherwise."""
+    unfinished = [shard for shard in shards if shard.state != "done"]
+    blockers = {shard.blocker for shard in unfinished}
+    if not unfinished or None in blockers:
+        return None
+    text = next(shard.attention for shard in unfinished) or "the job is paused"
+    then = "then run `langbatch resume`. Nothing was lost."
+    if "disk" in blockers:
+        return BatchStorageError(text, hint=f"Free some disk space, {then}")
+    if "setup" in blockers:
+        return SetupError(text, hint=f"Check endpoint, api-version and credentials, {then}")
+    return AccessRefused(text, hint=f"Check the key, token or role, {then}")
+
+
+def never_reached(shards: Sequence[Shard]) -> Unreachable | None:
+    """That nothing of the job could be sent because no call came through; None otherwise."""
+    unfinished = [shard for shard in shards if shard.state != "done"]
+    if not unfinished or any(
+        shard.waits_for != "trouble" or shard.state not in ("waiting", "uploaded") for shard in unfinished
+    ):
+        return None
+    text = unfinished[0].attention or "the service cannot be reached"
+    return Unreachable(text, hint="The job is stored; `langbatch resume` goes on when the service answers.")
+
+
+def in_trouble(shards: Sequence[Shard]) -> bool:
+    """Whether every shard that could move is held up by failing calls. Quota and grace are no outage."""
+    moving = [shard for shard in shards if shard.state not in ("done", "needs_operator")]
+    return bool(moving) and all(shard.waits_for == "trouble" for shard in moving)
+
+
+def taking_in(shards: Sequence[Shard]) -> bool:
+    """Whether a service is still checking an uploaded file."""
+    return any(shard.waits_for == "file" for shard in shards)
+
+
+def progress_of(status: JobStatus) -> Progress:
+    """How far the requests have come, by the service's own counts while a batch runs."""
+    done = status.total - status.counts.pending
+    running = sum(
+        shard.batch_counts.completed + shard.batch_counts.failed
+        for shard in status.shards
+        if shard.state in ("active", "harvesting")
+    )
+    detail = status.attention or f"{status.state}: {status.status}"
+    return Progress("wait", min(done + running, status.total), status.total, "requests", detail)
