@@ -29,19 +29,21 @@ from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers import limits_for, open_provider
 from langbatch.publish import private_folder
-from langbatch.records import EndpointKind, Job, OnProgress, Shard, Tally, Target, Unsuccessful, Usage
+from langbatch.records import Attempt, EndpointKind, Job, OnProgress, Shard, Tally, Target, Unsuccessful, Usage
 from langbatch.requests import Intake, Rules, kind_of_first, read_requests, refusal, spool_stdin
 from langbatch.results import export_csv, export_jsonl, read_results
 from langbatch.runner import Runner
 from langbatch.sharding import ShardPlan
 from langbatch.snapshot import Snapshot, SnapshotWriter
 from langbatch.status import JobStatus, job_status
-from langbatch.waiting import in_trouble, never_reached, obstacle, progress_of, taking_in
+from langbatch.step import CLEAR, batch_facts
+from langbatch.waiting import in_trouble, never_reached, obstacle, progress_of, settling
 
 if TYPE_CHECKING:
     from langbatch.providers.base import Provider
     from langbatch.results import Result
     from langbatch.store.store import JobStore
+    from langbatch.store.transitions import Claim
 
 #: `start` waits this long for a service to take in an uploaded file, so that the batch exists after it.
 FILE_WAIT_SECONDS = 60.0
@@ -276,7 +278,7 @@ class JobManager:
         began = self._clock.monotonic()
         patience = min(FILE_WAIT_SECONDS, 60 * self._policy(job).poll_seconds)
         due = runner.advance(job.key, eager=True)
-        while due is not None and taking_in(self._shards(job.key)):
+        while due is not None and settling(self._shards(job.key)):
             if self._clock.monotonic() - began >= patience:
                 break
             self._clock.sleep(min(due, patience))
@@ -392,6 +394,59 @@ class JobManager:
                     self._store.release(claim)
         JobFolder.of(self.home, job.id).results.unlink(missing_ok=True)
         return self.start(job.id) if start else self.status(job.id, offline=True)
+
+    def adopt(self, job_id: str, batch_id: str, *, shard: int | None = None) -> JobStatus:
+        """Settle a shard that needs an operator: this batch is its batch. Raises `BatchStateError` where
+        no shard, or more than one, needs it, and `ProviderError` where the batch cannot be read."""
+        job = self._store.find(job_id)
+
+        def settle(claim: Claim, attempt: Attempt) -> None:
+            batch = self._open_provider(job).get_batch(batch_id)
+            if None not in (batch.input_file_id, attempt.file_id) and batch.input_file_id != attempt.file_id:
+                raise BatchStateError(
+                    f"batch {batch_id} reads {batch.input_file_id}, but this shard sent {attempt.file_id}",
+                    hint="Adopting it would give requests the results of others. Look for the right batch.",
+                )
+            facts = {**batch_facts(batch), "ended_at": None, "ended_as": None}
+            self._store.move(
+                claim, "needs_operator", "operator_adopts", shard=CLEAR, attempt=facts, note=batch_id
+            )
+
+        self._settle_by_hand(job, shard, settle)
+        return self.status(job.id)
+
+    def resubmit(self, job_id: str, *, shard: int | None = None) -> JobStatus:
+        """Settle a shard that needs an operator: whatever became of its batch does not count; send it
+        again, and pay for it again if there was one. Raises `BatchStateError` as `adopt`."""
+        job = self._store.find(job_id)
+
+        def settle(claim: Claim, attempt: Attempt) -> None:
+            ended = {"ended_at": self._clock.now(), "ended_as": "resubmitted"}
+            self._store.move(
+                claim, "needs_operator", "operator_resubmits", shard=CLEAR, attempt=ended, note=attempt.name
+            )
+
+        self._settle_by_hand(job, shard, settle)
+        return self.status(job.id)
+
+    def _settle_by_hand(
+        self, job: Job, shard: int | None, settle: Callable[[Claim, Attempt], None]
+    ) -> None:
+        stuck = [(s, a) for s, a in self._store.shards(job.key) if s.state == "needs_operator"]
+        chosen = [(s, a) for s, a in stuck if shard in (None, s.index)]
+        if len(chosen) != 1 or chosen[0][1] is None:
+            which = ", ".join(str(s.index) for s, _ in stuck) or "none"
+            raise BatchStateError(
+                f"which shard of job {job.id}? Those that need an operator: {which}",
+                hint="Name one with --shard N." if stuck else f"`langbatch status {job.id}` shows its state.",
+            )
+        claim = self._store.claim(job.key, chosen[0][0].index)
+        if claim is None:
+            raise BatchStateError("another process is working on this shard", hint="Try again in a moment.")
+        try:
+            settle(claim, chosen[0][1])
+        finally:
+            self._store.release(claim)
 
     # ------------------------------------------------------------ out
 

@@ -70,8 +70,10 @@ def search_file(
         page = list_files(after)
         fresh: Sequence[RemoteFile] = [file for file in page.files if file.id not in seen]
         for file in fresh:
-            if file.filename == name and file.status not in ("error", "deleted") and (
-                file.bytes in (None, 0, sent_bytes) or sent_bytes is None
+            if (
+                file.filename == name
+                and file.status not in ("error", "deleted")
+                and (file.bytes in (None, 0, sent_bytes) or sent_bytes is None)
             ):
                 return file
         if not fresh or page.has_more is not True:

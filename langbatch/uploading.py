@@ -89,4 +89,5 @@ def check_file(step: Step, provider: Provider) -> None:
             provider.delete_file(attempt.file_id)
         except ProviderError:
             pass  # ours and unused; `langbatch gc` tries again
-        step.set_back(d.Setback(f"the service could not take in the file: {details}", "file_unusable"))
+        text = f"the service could not take in the file: {details}"
+        step.set_back(d.Setback(text, "file_unusable", waits_for="file"))

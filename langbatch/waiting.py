@@ -41,9 +41,13 @@ def in_trouble(shards: Sequence[Shard]) -> bool:
     return bool(moving) and all(shard.waits_for == "trouble" for shard in moving)
 
 
-def taking_in(shards: Sequence[Shard]) -> bool:
-    """Whether a service is still checking an uploaded file."""
-    return any(shard.waits_for == "file" for shard in shards)
+def settling(shards: Sequence[Shard]) -> bool:
+    """Whether a little patience may still bring a batch: the service is taking in a file, or stumbled
+    after it had answered before."""
+    return any(
+        shard.waits_for == "file" or (shard.waits_for == "trouble" and shard.state in ("uploading", "uploaded"))
+        for shard in shards
+    )
 
 
 def progress_of(status: JobStatus) -> Progress:

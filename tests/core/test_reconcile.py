@@ -39,7 +39,7 @@ def test_a_walk_over_an_honest_list_finds_what_is_there_and_knows_what_is_not(
     assert len(found.found) == (wanted < count)
 
 
-def test_a_list_that_repeats_its_cursor_is_unknown_and_not_absent() -> None:
+def test_bad_47_a_list_that_repeats_its_cursor_is_unknown_and_not_absent() -> None:
     assert not search_batches(paged(some(9), 3, stuck=True), lambda b: False, 0, NOW).complete
 
 
