@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langbatch.admission import Submission
     from langbatch.errors import (
         AccessRefused,
         BadDownload,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         embedding_batch,
         response_batch,
     )
-    from langbatch.manager import JobManager, Submission, WaitTimeout
+    from langbatch.manager import JobManager, WaitTimeout
     from langbatch.progress import terminal_progress
     from langbatch.records import InputWarning, Problem, Progress
     from langbatch.requests import Intake
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 #: Where each public name lives. Modules are imported when a name is first used: `import langbatch`
 #: costs nothing, and the command line answers before the SDK could even be loaded.
 _HOMES = {
+    "admission": ("Submission",),
     "errors": (
         "AccessRefused", "BadDownload", "BatchError", "BatchInitializationError", "BatchResultsError",
         "BatchStartError", "BatchStateError", "BatchStorageError", "BatchValidationError", "FateUnknown",
@@ -63,7 +65,7 @@ _HOMES = {
         "Batch", "ChatCompletionBatch", "CompletionBatch", "EmbeddingBatch", "ResponseBatch",
         "chat_completion_batch", "completion_batch", "embedding_batch", "response_batch",
     ),
-    "manager": ("JobManager", "Submission", "WaitTimeout"),
+    "manager": ("JobManager", "WaitTimeout"),
     "progress": ("terminal_progress",),
     "records": ("InputWarning", "Problem", "Progress"),
     "requests": ("Intake",),

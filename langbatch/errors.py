@@ -1,26 +1,26 @@
 """Everything that langbatch raises, split by what the caller can do about it.
 
-    LangBatchError
-    ├── SetupError                  credentials or configuration: mend the setup
-    ├── BatchError                  LangBatch's root, kept for its users
-    │   ├── BatchInitializationError    the data given cannot become a job
-    │   ├── BatchValidationError        the input is at fault: fix the lines in `.problems`
-    │   ├── BatchStateError             not now: the job is in another state
-    │   │   ├── JobNotFinished          wait, then ask again
-    │   │   └── NeedsOperator           a person must settle a shard (`langbatch reconcile`)
-    │   ├── JobNotFound                 no such job in this store
-    │   ├── BatchStartError             the job could not be started
-    │   ├── BatchStorageError           disk or database: free space, unlock, restore
-    │   └── BatchResultsError           results are unreadable or may not be overwritten
-    └── ProviderError               the service's answer, by what is known of the call's effect
-        ├── AccessRefused               401 or 403: nothing happened; mend access and go on
-        ├── Unreachable                 the request never left: nothing happened; try later
-        ├── Throttled                   429: nothing happened; try after `.retry_after_seconds`
-        ├── QuotaFull                   enqueued-token quota is full: nothing happened; try later
-        ├── RemoteNotFound              404 for this file, batch or path
-        ├── Refused                     any other definite refusal; trying again is useless
-        ├── FateUnknown                 it may or may not have happened: look before acting again
-        └── BadDownload                 the body is not the file that was asked for
+LangBatchError
+├── SetupError                  credentials or configuration: mend the setup
+├── BatchError                  LangBatch's root, kept for its users
+│   ├── BatchInitializationError    the data given cannot become a job
+│   ├── BatchValidationError        the input is at fault: fix the lines in `.problems`
+│   ├── BatchStateError             not now: the job is in another state
+│   │   ├── JobNotFinished          wait, then ask again
+│   │   └── NeedsOperator           a person must settle a shard (`langbatch reconcile`)
+│   ├── JobNotFound                 no such job in this store
+│   ├── BatchStartError             the job could not be started
+│   ├── BatchStorageError           disk or database: free space, unlock, restore
+│   └── BatchResultsError           results are unreadable or may not be overwritten
+└── ProviderError               the service's answer, by what is known of the call's effect
+    ├── AccessRefused               401 or 403: nothing happened; mend access and go on
+    ├── Unreachable                 the request never left: nothing happened; try later
+    ├── Throttled                   429: nothing happened; try after `.retry_after_seconds`
+    ├── QuotaFull                   enqueued-token quota is full: nothing happened; try later
+    ├── RemoteNotFound              404 for this file, batch or path
+    ├── Refused                     any other definite refusal; trying again is useless
+    ├── FateUnknown                 it may or may not have happened: look before acting again
+    └── BadDownload                 the body is not the file that was asked for
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
-from itertools import chain
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,6 +17,7 @@ from langbatch import decisions
 from langbatch.admission import Submission, admit, plan
 from langbatch.clock import Clock, SystemClock
 from langbatch.config import Credentials, Settings, reopen_target, resolve_target
+from langbatch.delivery import Delivery, require_finished
 from langbatch.errors import (
     BatchStateError,
     JobNotFinished,
@@ -29,21 +30,27 @@ from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers import limits_for, open_provider
 from langbatch.publish import private_folder
-from langbatch.records import Attempt, EndpointKind, Job, OnProgress, Shard, Tally, Target, Unsuccessful, Usage
+from langbatch.records import (
+    EndpointKind,
+    Job,
+    OnProgress,
+    Shard,
+    Tally,
+    Target,
+    Unsuccessful,
+    Usage,
+)
 from langbatch.requests import Intake, Rules, kind_of_first, read_requests, refusal, spool_stdin
-from langbatch.results import export_csv, export_jsonl, read_results
-from langbatch.runner import Runner
 from langbatch.sharding import ShardPlan
 from langbatch.snapshot import Snapshot, SnapshotWriter
 from langbatch.status import JobStatus, job_status
-from langbatch.step import CLEAR, batch_facts
 from langbatch.waiting import in_trouble, never_reached, obstacle, progress_of, settling
 
 if TYPE_CHECKING:
     from langbatch.providers.base import Provider
     from langbatch.results import Result
+    from langbatch.runner import Runner
     from langbatch.store.store import JobStore
-    from langbatch.store.transitions import Claim
 
 #: `start` waits this long for a service to take in an uploaded file, so that the batch exists after it.
 FILE_WAIT_SECONDS = 60.0
@@ -53,6 +60,22 @@ class WaitTimeout(JobNotFinished, TimeoutError):
     """`wait` reached its timeout; the job goes on."""
 
     code = "timeout"
+
+
+@dataclass(slots=True)
+class _Open:
+    """What a manager has open and must close."""
+
+    store: JobStore | None = None
+    providers: dict[int, Provider] = field(default_factory=dict)
+
+    def close(self) -> None:
+        for provider in self.providers.values():
+            provider.close()
+        self.providers.clear()
+        if self.store is not None:
+            self.store.close()
+            self.store = None
 
 
 class JobManager:
@@ -74,8 +97,9 @@ class JobManager:
         self.on_progress = on_progress
         self._clock: Clock = clock or SystemClock()
         self._credentials: dict[str, Credentials] = {}
-        self._providers: dict[int, Provider] = {}
-        self._opened: JobStore | None = None
+        self._open = _Open()
+        # Handles make managers of their own: connections go with the last of them.
+        weakref.finalize(self, self._open.close)
 
     # ------------------------------------------------------------ inside
 
@@ -85,15 +109,17 @@ class JobManager:
 
     @property
     def _store(self) -> JobStore:
-        if self._opened is None:
+        if self._open.store is None:
             from langbatch.store.store import JobStore
 
             private_folder(self.home)
             private_folder(self.home / "jobs")
-            self._opened = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
-        return self._opened
+            self._open.store = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
+        return self._open.store
 
     def _runner(self, on_progress: OnProgress | None = None) -> Runner:
+        from langbatch.runner import Runner
+
         return Runner(
             self._store,
             self.home,
@@ -105,10 +131,10 @@ class JobManager:
         )
 
     def _open_provider(self, job: Job) -> Provider:
-        provider = self._providers.get(job.key)
+        provider = self._open.providers.get(job.key)
         if provider is None:
             credentials = self._credentials.get(job.id) or reopen_target(job.target)
-            provider = self._providers[job.key] = open_provider(job.target, credentials)
+            provider = self._open.providers[job.key] = open_provider(job.target, credentials)
         return provider
 
     def _policy(self, job: Job) -> decisions.Policy:
@@ -123,12 +149,7 @@ class JobManager:
 
     def close(self) -> None:
         """Close connections. Jobs go on wherever they are advanced next."""
-        for provider in self._providers.values():
-            provider.close()
-        self._providers.clear()
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        self._open.close()
 
     def __enter__(self) -> JobManager:
         return self
@@ -375,78 +396,29 @@ class JobManager:
 
     def retry(self, job_id: str, *, start: bool = True) -> JobStatus:
         """Send again the requests without success, as new attempts. Successes are kept."""
+        from langbatch import settlement
+
         job = self._store.find(job_id)
-        if job.state not in SETTLED_JOB_STATES:
-            raise BatchStateError(
-                f"job {job.id} is {job.state}: only a finished job can be retried",
-                hint=f"Wait for it (`langbatch watch {job.id}`), or cancel it first.",
-            )
-        for shard, _ in self._store.shards(job.key):
-            if shard.tally.succeeded < shard.requests and shard.state == "done":
-                claim = self._store.claim(job.key, shard.index)
-                if claim is None:
-                    raise BatchStateError(
-                        "another process is working on this job", hint="Try again in a moment."
-                    )
-                try:
-                    self._store.reopen(claim)
-                finally:
-                    self._store.release(claim)
-        JobFolder.of(self.home, job.id).results.unlink(missing_ok=True)
+        settlement.retry(self._store, self.home, job)
         return self.start(job.id) if start else self.status(job.id, offline=True)
 
     def adopt(self, job_id: str, batch_id: str, *, shard: int | None = None) -> JobStatus:
         """Settle a shard that needs an operator: this batch is its batch. Raises `BatchStateError` where
         no shard, or more than one, needs it, and `ProviderError` where the batch cannot be read."""
+        from langbatch import settlement
+
         job = self._store.find(job_id)
-
-        def settle(claim: Claim, attempt: Attempt) -> None:
-            batch = self._open_provider(job).get_batch(batch_id)
-            if None not in (batch.input_file_id, attempt.file_id) and batch.input_file_id != attempt.file_id:
-                raise BatchStateError(
-                    f"batch {batch_id} reads {batch.input_file_id}, but this shard sent {attempt.file_id}",
-                    hint="Adopting it would give requests the results of others. Look for the right batch.",
-                )
-            facts = {**batch_facts(batch), "ended_at": None, "ended_as": None}
-            self._store.move(
-                claim, "needs_operator", "operator_adopts", shard=CLEAR, attempt=facts, note=batch_id
-            )
-
-        self._settle_by_hand(job, shard, settle)
+        settlement.adopt(self._store, self._open_provider(job), job, batch_id, shard)
         return self.status(job.id)
 
     def resubmit(self, job_id: str, *, shard: int | None = None) -> JobStatus:
         """Settle a shard that needs an operator: whatever became of its batch does not count; send it
         again, and pay for it again if there was one. Raises `BatchStateError` as `adopt`."""
+        from langbatch import settlement
+
         job = self._store.find(job_id)
-
-        def settle(claim: Claim, attempt: Attempt) -> None:
-            ended = {"ended_at": self._clock.now(), "ended_as": "resubmitted"}
-            self._store.move(
-                claim, "needs_operator", "operator_resubmits", shard=CLEAR, attempt=ended, note=attempt.name
-            )
-
-        self._settle_by_hand(job, shard, settle)
+        settlement.resubmit(self._store, self._clock, job, shard)
         return self.status(job.id)
-
-    def _settle_by_hand(
-        self, job: Job, shard: int | None, settle: Callable[[Claim, Attempt], None]
-    ) -> None:
-        stuck = [(s, a) for s, a in self._store.shards(job.key) if s.state == "needs_operator"]
-        chosen = [(s, a) for s, a in stuck if shard in (None, s.index)]
-        if len(chosen) != 1 or chosen[0][1] is None:
-            which = ", ".join(str(s.index) for s, _ in stuck) or "none"
-            raise BatchStateError(
-                f"which shard of job {job.id}? Those that need an operator: {which}",
-                hint="Name one with --shard N." if stuck else f"`langbatch status {job.id}` shows its state.",
-            )
-        claim = self._store.claim(job.key, chosen[0][0].index)
-        if claim is None:
-            raise BatchStateError("another process is working on this shard", hint="Try again in a moment.")
-        try:
-            settle(claim, chosen[0][1])
-        finally:
-            self._store.release(claim)
 
     # ------------------------------------------------------------ out
 
@@ -455,28 +427,13 @@ class JobManager:
 
         Raises `JobNotFinished` while requests lack a result, unless `partial`: then only those there are.
         """
-        job = self._finished_or_partial(job_id, partial)
-        folder = JobFolder.of(self.home, job.id)
-        done = [shard for shard, _ in self._store.shards(job.key) if shard.tally.total]
-        snapshot = Snapshot(folder.path) if with_request else None
-        requests = (
-            None
-            if snapshot is None
-            else chain.from_iterable(
-                snapshot.lines(s.first, s.requests, byte_start=s.byte_start) for s in done
-            )
-        )
-        return read_results([folder.joined(s.index) for s in done], requests)
+        return self._delivery(job_id, partial).results(with_request=with_request)
 
-    def _finished_or_partial(self, job_id: str, partial: bool) -> Job:
+    def _delivery(self, job_id: str, partial: bool) -> Delivery:
         job = self._store.find(job_id)
-        if not partial and job.state not in SETTLED_JOB_STATES:
-            raise JobNotFinished(
-                f"job {job.id} is {job.state}: {job.total - job.tally.total} of {job.total} requests "
-                "have no result yet",
-                hint=f"Wait (`langbatch watch {job.id}`), or ask for what there is (`--partial`).",
-            )
-        return job
+        if not partial:
+            require_finished(job)
+        return Delivery(self.home, job, self._shards(job.key))
 
     def export(
         self,
@@ -487,32 +444,13 @@ class JobManager:
         with_request: bool = False,
         partial: bool = False,
     ) -> JobStatus:
-        """Write the joined results to a path (atomically, 0600) or an open binary stream."""
-        job = self._finished_or_partial(job_id, partial)
-        folder = JobFolder.of(self.home, job.id)
-        done = [shard for shard, _ in self._store.shards(job.key) if shard.tally.total]
-        paths = [folder.joined(s.index) for s in done]
-        snapshot = Snapshot(folder.path)
-
-        def requests() -> Iterator[bytes]:
-            for s in done:
-                yield from snapshot.lines(s.first, s.requests, byte_start=s.byte_start)
-
-        if format == "jsonl":
-            export_jsonl(paths, out, requests() if with_request else None)
-        elif format == "csv":
-            export_csv(read_results(paths, None), out)
-        else:
-            raise SetupError(f"unknown format {format!r}", hint="Formats: jsonl, csv.")
-        return self.status(job.id, offline=True)
+        """Write the joined results (jsonl or csv) to a path (atomically, 0600) or an open binary stream."""
+        self._delivery(job_id, partial).export(out, format, with_request=with_request)
+        return self.status(job_id, offline=True)
 
     def results_file(self, job_id: str) -> Path:
         """The joined results as a file of the store's own (JSONL). `JobNotFinished` before the end."""
-        job = self._finished_or_partial(job_id, partial=False)
-        path = JobFolder.of(self.home, job.id).results
-        if not path.exists():
-            self.export(job.id, path)
-        return path
+        return self._delivery(job_id, partial=False).file()
 
     def rejects_file(self, job_id: str) -> Path | None:
         """Where the refused lines of a job submitted with `skip_invalid` are."""

@@ -12,7 +12,8 @@ Every verb raises only `langbatch.errors.ProviderError` and its children:
 | 429 | `Throttled`; on create with `token_limit_exceeded`: `QuotaFull` |
 | 400 with `token_limit_exceeded` or `quotaExceeded` | `QuotaFull` |
 | 404 | `RemoteNotFound` |
-| 408, 409 | `FateUnknown` for `upload`, `create_batch`; `Refused` for others |
+| 408 | `FateUnknown` |
+| 409 | `FateUnknown` for `upload`, `create_batch`; `Refused` for others |
 | other 4xx | `Refused` |
 | 3xx, 5xx, read timeout, reset, garbled or mismatching 2xx | `FateUnknown` |
 | a download that is short, HTML, or not the promised length | `BadDownload` |
