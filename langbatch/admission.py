@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langbatch import ids, targets
+from langbatch import failpoints, ids, targets
 from langbatch.clock import Clock
 from langbatch.errors import BatchStorageError
 from langbatch.folders import JobFolder
@@ -78,7 +78,8 @@ def admit(
             return Submission(existing.id, False, intake)
         snapshot = Snapshot(making)
         plans, first_lines = ([], []) if draft else plan(snapshot, target, max_requests_per_shard)
-        making.rename(folder)
+        with failpoints.around("rename"):
+            making.rename(folder)
         job, created = store.add_job(
             NewJob(
                 id=job_id,

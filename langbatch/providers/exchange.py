@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from langbatch import failpoints
 from langbatch.errors import AccessRefused, FateUnknown, ProviderError, Unreachable
 from langbatch.providers.credentials import Access
 from langbatch.providers.error_table import MAKING_VERBS, Verb, error_for
@@ -131,11 +132,13 @@ class Exchange:
             )
 
         sent = self._access.headers()
+        failpoints.reached(f"call.{verb}.before")
         answer = attempt(sent)
         if isinstance(answer, AccessRefused) and answer.status == 401:
             fresh = self._access.headers_after_refusal(sent)
             if fresh is not None:
                 answer = attempt(fresh)
+        failpoints.reached(f"call.{verb}.after")
         if isinstance(answer, ProviderError):
             raise answer
         try:

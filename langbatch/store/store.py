@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from langbatch import processes
+from langbatch import failpoints, processes
 from langbatch.clock import Clock, SystemClock
 from langbatch.errors import BatchStorageError, JobNotFound
 from langbatch.lifecycle import SETTLED_JOB_STATES, Move
@@ -92,6 +92,8 @@ class JobStore:
         try:
             with self._engine.begin() as connection:
                 yield Writing(connection, self._clock.now())
+                failpoints.reached("commit.before")
+            failpoints.reached("commit.after")
         except IntegrityError:
             raise
         except DBAPIError as error:
