@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langbatch import failpoints, ids, targets
 from langbatch.clock import Clock
+from langbatch.config import target_warnings
 from langbatch.errors import BatchStorageError
 from langbatch.folders import JobFolder
 from langbatch.providers import limits_for
 from langbatch.records import OnProgress, Target
-from langbatch.requests import Intake, Rules, read_requests, refusal
+from langbatch.requests import Intake, ModelRun, Rules, read_requests, refusal
 from langbatch.sharding import ShardPlan, plan_shards
 from langbatch.snapshot import Snapshot, SnapshotWriter
+from langbatch.space import require_room
 
 if TYPE_CHECKING:
     from langbatch.store.store import JobStore
@@ -23,22 +26,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What `submit` did. `created` is False where the same bytes and target had a job already."""
+    """What `submit` did. `created` is False where the same bytes and target had a job already.
+
+    `warnings` tell what looks wrong about the target, such as an api-version from before batch.
+    """
 
     id: str
     created: bool
     intake: Intake
+    warnings: tuple[str, ...] = ()
 
 
-def plan(snapshot: Snapshot, target: Target, max_requests: int | None) -> tuple[list[ShardPlan], list[int]]:
-    """The snapshot's shards for this target, and the user's line number each begins at."""
-    plans = plan_shards(
-        snapshot.lengths(0, snapshot.total),
-        targets.growth_bytes(target),
-        limits_for(target),
-        max_requests=max_requests,
-        embedding_inputs=snapshot.inputs(0, snapshot.total) if target.kind == "embeddings" else None,
-    )
+def plan(
+    snapshot: Snapshot, target: Target, max_requests: int | None, runs: Iterable[ModelRun] = ()
+) -> tuple[list[ShardPlan], list[int]]:
+    """The snapshot's shards for this target, and the user's line number each begins at.
+
+    `runs` are stretches of one model each (`split_by_model`): no shard reaches over a border, since a
+    batch has one model.
+    """
+    stretches = [(run.first, run.count) for run in runs] or [(0, snapshot.total)]
+    plans: list[ShardPlan] = []
+    byte_start = 0
+    for first, count in stretches:
+        cut = plan_shards(
+            snapshot.lengths(first, count),
+            targets.growth_bytes(target),
+            limits_for(target),
+            max_requests=max_requests,
+            embedding_inputs=snapshot.inputs(first, count) if target.kind == "embeddings" else None,
+        )
+        for shard in cut:
+            index = len(plans)
+            plans.append(
+                ShardPlan(index, first + shard.first, shard.count, byte_start + shard.byte_start, shard.bytes)
+            )
+        byte_start += sum(shard.bytes for shard in cut)
     return plans, [snapshot.line_numbers(shard.first, 1)[0] for shard in plans]
 
 
@@ -68,6 +91,9 @@ def admit(
     folder = JobFolder.of(home, job_id).path
     making = folder.with_name(f".new-{job_id}")
     try:
+        if source.is_file():
+            # The snapshot, and the payload of one shard while it is sent.
+            require_room(home, 2 * source.stat().st_size, "the snapshot of this file")
         with SnapshotWriter(making) as writer:
             intake = read_requests(source, rules, into=writer, on_progress=on_progress)
         if intake.problems and not rules.skip_invalid:
@@ -75,9 +101,11 @@ def admit(
         assert writer.written is not None
         reuse = targets.reuse_key(intake.sha256, target)
         if not new and (existing := store.job_for(reuse)) is not None:
-            return Submission(existing.id, False, intake)
+            return Submission(existing.id, False, intake, target_warnings(target))
         snapshot = Snapshot(making)
-        plans, first_lines = ([], []) if draft else plan(snapshot, target, max_requests_per_shard)
+        plans, first_lines = (
+            ([], []) if draft else plan(snapshot, target, max_requests_per_shard, intake.model_runs())
+        )
         with failpoints.around("rename"):
             making.rename(folder)
         job, created = store.add_job(
@@ -98,7 +126,7 @@ def admit(
         )
         if not created:  # another process stored the same bytes at the same moment
             shutil.rmtree(folder, ignore_errors=True)
-        return Submission(job.id, created, intake)
+        return Submission(job.id, created, intake, target_warnings(target))
     except OSError as error:
         raise BatchStorageError(
             f"the snapshot could not be written: {error.strerror or error}",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from langbatch import decisions as d
-from langbatch.errors import AccessRefused, ProviderError, Refused, RemoteNotFound
+from langbatch import journal
+from langbatch.errors import AccessRefused, BatchStorageError, ProviderError, Refused, RemoteNotFound
 from langbatch.harvesting import settle
 from langbatch.lifecycle import Move
 from langbatch.providers.base import Provider
@@ -36,7 +37,12 @@ def create(step: Step, provider: Provider) -> None:
         else:
             step.set_back(setback)
         return
-    _adopt(step, "create_answered", batch)
+    try:
+        _adopt(step, "create_answered", batch)
+    except BatchStorageError:
+        shard, attempt = step.shard, step.attempt
+        journal.append(step.home, job=shard.job, shard=shard.index, attempt=attempt.number, batch_id=batch.id)
+        raise
 
 
 def doubt(step: Step, setback: d.Setback | None = None) -> None:

@@ -36,6 +36,8 @@ from langbatch.records import (
 LONGEST_ADVICE_SECONDS = 86_400.0
 #: Attempts that came to nothing without costing anything, before a person is asked.
 FRUITLESS_ATTEMPTS = 5
+#: Processes that died in a row without the shard having moved, before a person is asked.
+CRASHES = 5
 #: How long a batch may show a status we do not know before a person is asked.
 STRANGE_STATUS_SECONDS = 48 * 3600.0
 #: How often an ended batch is looked at again before missing files or rows are believed.
@@ -162,6 +164,8 @@ def decide(view: ShardView, now: float, *, eager: bool = False) -> Action:
         return Wait(shard.not_before)
     if shard.due_at > now and not eager:
         return Wait(shard.due_at)
+    if shard.crashes >= CRASHES and shard.state in ("waiting", "uploaded", "harvesting"):
+        return Park(f"{shard.crashes} processes in a row died while the shard was {shard.state}")
     if shard.state == "waiting":
         if view.fruitless_attempts >= FRUITLESS_ATTEMPTS and (attempt is None or attempt.ended_at):
             return Park(

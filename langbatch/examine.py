@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from langbatch.jsonscan import Flaw, Member, Scanned, find, repeated, scan_line
+from langbatch.jsonscan import Flaw, Member, Scanned, find, repeated, scan_line, string_at
 from langbatch.records import ENDPOINT_PATHS, EndpointKind, Limits
 from langbatch.redaction import clean_text
 from langbatch.shapes import SHAPES, json_type
@@ -151,8 +151,7 @@ def _text(line: bytes, member: Member | None) -> str | None:
     """The member's value, if it is a string."""
     if member is None or line[member.value_start] != 0x22:
         return None
-    value: str = json.loads(line[member.value_start : member.value_end])
-    return value
+    return string_at(line, member.value_start, member.value_end)
 
 
 def _custom_id(seen: Examined, rules: Rules) -> None:

@@ -13,6 +13,7 @@ from langbatch.providers.base import Provider
 from langbatch.publish import private_folder, publishing
 from langbatch.records import OnProgress, Outcome, Progress, RemoteBatch, ShardView
 from langbatch.snapshot import Snapshot
+from langbatch.space import require_room
 
 if TYPE_CHECKING:
     from langbatch.store.store import JobStore
@@ -33,6 +34,8 @@ class Harvester:
         """
         attempt = view.attempt
         assert attempt is not None
+        # Answers are seldom longer than questions; the pieces are kept beside the joined records.
+        require_room(self.home, 2 * view.shard.bytes, "fetching these results")
         folder = JobFolder.of(self.home, view.job.id)
         rows: dict[Part, int | None] = {"output": None, "error": None}
         for part, file_id in zip(_PARTS, (attempt.output_file_id, attempt.error_file_id), strict=True):
@@ -119,5 +122,3 @@ def count_rows(path: Path) -> int:
             rows += block.count(b"\n")
             last = block[-1:]
     return rows + (last != b"\n")
-
-

@@ -186,6 +186,8 @@ class Batch:
             draft=draft,
             job_id=job_id,
         )
+        for warning in submission.warnings:
+            _log.warning(warning)
         self.id, self._stored = submission.id, True
         self._manager.use_credentials(self.id, self._credentials)
         return submission.created

@@ -92,7 +92,17 @@ def check_value(text: bytes, depth: int = 1) -> None:
     _end(text, _value(text, _skip(text, 0), depth))
 
 
+def string_at(text: bytes, start: int, end: int) -> str:
+    """The string that a sound JSON token says."""
+    if text.find(b"\\", start, end) < 0:
+        return text[start + 1 : end - 1].decode()
+    said: str = json.loads(text[start:end])
+    return said
+
+
 def _skip(text: bytes, at: int) -> int:
+    if at < len(text) and text[at] > 0x20:
+        return at
     match = _SPACE.match(text, at)
     return match.end() if match else at
 
@@ -142,7 +152,7 @@ def _flat_object(text: bytes, at: int, depth: int) -> tuple[tuple[Member, ...], 
 def _key(text: bytes, at: int) -> tuple[str, int]:
     """A member's name and where its value starts."""
     end = _string(text, at)
-    name: str = json.loads(text[at:end])
+    name = string_at(text, at, end)
     at = _skip(text, end)
     if text[at : at + 1] != b":":
         raise Flaw("invalid_json_line", "a key has no colon behind it", at)

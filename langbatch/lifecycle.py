@@ -23,10 +23,10 @@ from langbatch.records import (
 #: What each state means: who puts a shard there, what takes it out, what a crash leads to.
 STATES: Mapping[ShardState, str] = MappingProxyType(
     {
-        "waiting": "Nothing is in flight. Set at submission, by retry, and after an attempt that came to nothing. "
+        "waiting": "Nothing is in flight. Set at submission, by retry, and after fruitless attempts. "
         "Left by an upload, or by cancel. Crash: nothing to find.",
-        "uploading": "The upload's intent is stored, its reply is not. Crash: the service's files are listed for "
-        "the attempt's unique name.",
+        "uploading": "The upload's intent is stored, its reply is not. Crash: the service's files are listed "
+        "for the attempt's unique name.",
         "uploaded": "The file's id is stored. Left by a create once the file is ready and there is room. "
         "Crash: goes on.",
         "creating": "The create's intent is stored, its reply is not. Crash: the fate is unknown.",
@@ -117,7 +117,7 @@ MOVES: Mapping[Move, Rule] = MappingProxyType(
         "unsettled": _rule(
             "uncertain fencing", "needs_operator", "the list cannot be read, or the fence not be set"
         ),
-        "parked": _rule("waiting", "needs_operator", "too many attempts came to nothing"),
+        "parked": _rule("waiting uploaded harvesting", "needs_operator", "attempts come to nothing"),
         "cancelled_unsent": _rule("waiting uploaded", "done", "cancelled before a batch existed"),
         "operator_adopts": _rule("needs_operator", "active", "a person named the batch"),
         "operator_resubmits": _rule("needs_operator", "waiting", "a person decided that no batch counts"),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import shutil
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from langbatch import decisions
+from langbatch import decisions, journal
 from langbatch.admission import Submission, admit, plan
 from langbatch.clock import Clock, SystemClock
 from langbatch.config import Credentials, Settings, reopen_target, resolve_target
@@ -21,10 +22,10 @@ from langbatch.delivery import Delivery, require_finished
 from langbatch.errors import (
     BatchStateError,
     JobNotFinished,
+    LangBatchError,
     NeedsOperator,
     ProviderError,
     SetupError,
-    Unreachable,
 )
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
@@ -43,8 +44,9 @@ from langbatch.records import (
 from langbatch.requests import Intake, Rules, kind_of_first, read_requests, refusal, spool_stdin
 from langbatch.sharding import ShardPlan
 from langbatch.snapshot import Snapshot, SnapshotWriter
+from langbatch.space import refuse_network_disk
 from langbatch.status import JobStatus, job_status
-from langbatch.waiting import in_trouble, never_reached, obstacle, progress_of, settling
+from langbatch.waiting import Patience, never_reached, obstacle, progress_of, settling
 
 if TYPE_CHECKING:
     from langbatch.providers.base import Provider
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 #: `start` waits this long for a service to take in an uploaded file, so that the batch exists after it.
 FILE_WAIT_SECONDS = 60.0
+#: Between two looks, so that a wait that has just run out does not become a busy loop.
+SHORTEST_SLEEP_SECONDS = 0.01
 
 
 class WaitTimeout(JobNotFinished, TimeoutError):
@@ -114,7 +118,10 @@ class JobManager:
 
             private_folder(self.home)
             private_folder(self.home / "jobs")
+            if self.settings.database_url is None:
+                refuse_network_disk(self.home)
             self._open.store = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
+            journal.replay(self._open.store, self.home)
         return self._open.store
 
     def _runner(self, on_progress: OnProgress | None = None) -> Runner:
@@ -286,7 +293,8 @@ class JobManager:
                 intake = read_requests(source, rules, into=writer, on_progress=self.on_progress)
             if intake.problems and not skip_invalid:
                 raise refusal(intake)
-            return intake, plan(Snapshot(Path(folder) / "snapshot"), target, max_requests_per_shard)[0]
+            snapshot = Snapshot(Path(folder) / "snapshot")
+            return intake, plan(snapshot, target, max_requests_per_shard, intake.model_runs())[0]
 
     def start(self, job_id: str, *, progress: OnProgress | None = None) -> JobStatus:
         """Send everything that may be sent now, and return. Raises `AccessRefused` or `SetupError` for
@@ -350,9 +358,8 @@ class JobManager:
         `outage_seconds` (None: never). The job is unchanged by any of them.
         """
         job = self._store.find(job_id)
-        runner = self._runner(progress)
+        runner, patience = self._runner(progress), Patience(outage_seconds)
         began = self._clock.monotonic()
-        trouble_since: float | None = None
         eager = True
         while True:
             due = runner.advance(job.key, eager=eager)
@@ -362,29 +369,53 @@ class JobManager:
                 progress(progress_of(status))
             if status.finished:
                 return status
-            if due is None:
-                raise NeedsOperator(status.attention or "a shard needs a person")
-            shards = self._shards(job.key)
-            if (error := obstacle(shards)) is not None:
-                raise error
             now = self._clock.monotonic()
-            trouble_since = (trouble_since or now) if in_trouble(shards) else None
-            left = [due]
-            if trouble_since is not None and outage_seconds is not None:
-                left.append(trouble_since + outage_seconds - now)
-                if left[-1] <= 0:
-                    raise Unreachable(
-                        f"gave up after {outage_seconds:g} s of trouble: {status.attention}",
-                        hint=f"The job is unchanged. `langbatch resume {status.id} --wait` goes on.",
-                    )
+            error = patience.error(status, self._shards(job.key), due, now)
+            if error is not None or due is None:
+                raise error or NeedsOperator("a shard needs a person")
+            left = min(due, patience.left(now))
             if timeout is not None:
-                left.append(began + timeout - now)
-                if left[-1] <= 0:
+                if now - began >= timeout:
                     raise WaitTimeout(
                         f"job {status.id} is not finished after {timeout:g} s",
                         hint="It goes on: wait again, or load it later by its id.",
                     )
-            self._clock.sleep(max(min(left), 0.01))
+                left = min(left, began + timeout - now)
+            self._clock.sleep(max(left, SHORTEST_SLEEP_SECONDS))
+
+    def wait_all(
+        self,
+        job_ids: Sequence[str],
+        *,
+        on_status: Callable[[JobStatus], None] | None = None,
+        outage_seconds: float | None = None,
+    ) -> dict[str, LangBatchError]:
+        """Advance several jobs until none can get further by itself. Trouble with one holds up no other.
+
+        The errors of those that are not finished, by the ids given: what `wait` would have raised.
+        """
+        jobs = {job_id: self._store.find(job_id).key for job_id in job_ids}
+        patience = {job_id: Patience(outage_seconds) for job_id in jobs}
+        errors: dict[str, LangBatchError] = {}
+        runner, eager = self._runner(), True
+        while jobs:
+            sleep = math.inf
+            for job_id, key in list(jobs.items()):
+                due = runner.advance(key, eager=eager)
+                status, now = self._snapshot(key), self._clock.monotonic()
+                if on_status is not None:
+                    on_status(status)
+                if not status.finished:
+                    error = patience[job_id].error(status, self._shards(key), due, now)
+                    if error is None and due is not None:
+                        sleep = min(sleep, due, patience[job_id].left(now))
+                        continue
+                    errors[job_id] = error or NeedsOperator("a shard needs a person")
+                del jobs[job_id]
+            eager = False
+            if jobs:
+                self._clock.sleep(max(sleep, SHORTEST_SLEEP_SECONDS))
+        return errors
 
     def cancel(self, job_id: str) -> bool:
         """Ask the service to stop, keep what has finished. False where the job had ended already."""

@@ -61,6 +61,8 @@ class Reading:
         for block in self._file.blocks(self._rules.max_line_bytes):
             if block.oversized_bytes:
                 self._lines += 1
+                if self._into is not None:
+                    self._into.follow(self._file.digest_before_block())
                 self._refuse(
                     block.first_line, block.offset, None, [self._too_large(block.oversized_bytes)], None
                 )
@@ -84,7 +86,7 @@ class Reading:
         inputs: list[int] = []
         changes: dict[int, bytes | None] = {}
         run: Verdict | None = None
-        run_from = 0
+        run_from = run_line = 0
         for index, line in enumerate(lines):
             token = accept(line) if index not in by_hand else None
             if token is None:
@@ -93,11 +95,11 @@ class Reading:
                     continue
             tokens.append(token)
             if lane.last is not run:
-                self._tally(run, block.first_line + index, len(tokens) - 1 - run_from)
-                run, run_from = lane.last, len(tokens) - 1
+                self._tally(run, run_line, len(tokens) - 1 - run_from)
+                run, run_from, run_line = lane.last, len(tokens) - 1, block.first_line + index
             if counts_inputs:
                 inputs.append(lane.inputs)
-        self._tally(run, block.first_line, len(tokens) - run_from)
+        self._tally(run, run_line, len(tokens) - run_from)
         self.identities.add(tokens)
         self._total += len(tokens)
         self._keep(block, lines, verbatim and not changes, changes, tokens, inputs)
@@ -249,7 +251,7 @@ class Reading:
 
     # ------------------------------------------------------------ sums
 
-    def _tally(self, verdict: Verdict | None, next_line: int, count: int) -> None:
+    def _tally(self, verdict: Verdict | None, first_line: int, count: int) -> None:
         if verdict is None or count == 0:
             return
         if verdict.edited:
@@ -260,7 +262,7 @@ class Reading:
                 self._runs.extend(model, count)
         if verdict.unknown_keys:
             self._unknown += count
-            self._first_unknown = self._first_unknown or max(1, next_line - count)
+            self._first_unknown = self._first_unknown or first_line
             for name in verdict.unknown_keys:
                 if len(self._unknown_names) < 3:
                     self._unknown_names[clean_text(name, 40)] = None

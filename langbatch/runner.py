@@ -90,7 +90,7 @@ class Runner:
             step.again().set_back(d.after_read_error(error, _DOING[type(action)]))
         except (BatchStorageError, OSError) as error:
             # A file could not be written. Where the database is the trouble, this write raises it again.
-            text = error.message if isinstance(error, BatchStorageError) else f"{error.strerror}: {error.filename}"
+            text = error.message if isinstance(error, BatchStorageError) else str(error)
             step.again().set_back(d.Setback(f"local files: {text}", blocker="disk", code="storage"))
 
 

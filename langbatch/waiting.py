@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from langbatch.errors import AccessRefused, BatchStorageError, LangBatchError, SetupError, Unreachable
+from langbatch.errors import (
+    AccessRefused,
+    BatchStorageError,
+    LangBatchError,
+    NeedsOperator,
+    SetupError,
+    Unreachable,
+)
 from langbatch.records import Progress, Shard
 from langbatch.status import JobStatus
 
@@ -41,11 +50,46 @@ def in_trouble(shards: Sequence[Shard]) -> bool:
     return bool(moving) and all(shard.waits_for == "trouble" for shard in moving)
 
 
+@dataclass(slots=True)
+class Patience:
+    """How long one job is waited for: until it ends, a person must act, or its service has been out for
+    `outage_seconds` (None: for ever). Times are monotonic."""
+
+    outage_seconds: float | None
+    _trouble_since: float | None = None
+
+    def error(
+        self, status: JobStatus, shards: Sequence[Shard], due: float | None, now: float
+    ) -> LangBatchError | None:
+        """Why waiting on is useless, if it is. `due`: seconds to the next look, None when there is none."""
+        if due is None:
+            return NeedsOperator(status.attention or "a shard needs a person")
+        if (blocked := obstacle(shards)) is not None:
+            return blocked
+        if not in_trouble(shards):
+            self._trouble_since = None
+        elif self._trouble_since is None:
+            self._trouble_since = now
+        if self.left(now) > 0:
+            return None
+        return Unreachable(
+            f"gave up after {self.outage_seconds:g} s of trouble: {status.attention}",
+            hint=f"The job is unchanged. `langbatch resume {status.id} --wait` goes on.",
+        )
+
+    def left(self, now: float) -> float:
+        """Seconds until an outage that is under way has lasted too long."""
+        if self.outage_seconds is None or self._trouble_since is None:
+            return math.inf
+        return self._trouble_since + self.outage_seconds - now
+
+
 def settling(shards: Sequence[Shard]) -> bool:
     """Whether a little patience may still bring a batch: the service is taking in a file, or stumbled
     after it had answered before."""
     return any(
-        shard.waits_for == "file" or (shard.waits_for == "trouble" and shard.state in ("uploading", "uploaded"))
+        shard.waits_for == "file"
+        or (shard.waits_for == "trouble" and shard.state in ("uploading", "uploaded"))
         for shard in shards
     )
 

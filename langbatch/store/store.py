@@ -283,6 +283,12 @@ class JobStore:
         shard, attempt = rows.shard_and_attempt(row)
         return ShardView(rows.job(job_row), shard, attempt, paid, fruitless)
 
+    def has_shard(self, job: int, index: int) -> bool:
+        """Whether there is such a shard still."""
+        query = sa.select(shards.c.index).where(shards.c.job == job, shards.c.index == index)
+        with self._reading() as connection:
+            return connection.execute(query).scalar() is not None
+
     def unfinished_shards(self, job: int | None = None) -> list[tuple[int, int, float, float]]:
         """`(job, index, due_at, not_before)` of every shard that may still move by itself, most due first."""
         query = (

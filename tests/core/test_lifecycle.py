@@ -74,6 +74,7 @@ def test_a_new_create_is_possible_only_after_the_old_one_is_settled() -> None:
         "batch_lost",
         "unsettled",
         "results_withheld",
+        "parked",
     }
     reached = set(MAY_COST)
     while True:

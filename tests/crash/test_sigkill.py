@@ -75,7 +75,9 @@ def test_a_killed_process_leaves_a_job_that_resume_finishes_with_one_batch(
     assert (after["uploads"], after["batches"]) == (1, 1)
 
 
-def test_two_processes_that_resume_one_job_make_one_batch(langbatch: CommandLine, server: RunningServer) -> None:
+def test_two_processes_that_resume_one_job_make_one_batch(
+    langbatch: CommandLine, server: RunningServer
+) -> None:
     server.emulator.add_faults("upload-delay=2@1")
     with langbatch.started("submit", "in.jsonl", "--provider", "azure", "--wait") as first:
         until(lambda: counts(server)["uploads"] == 1)

@@ -11,7 +11,7 @@ import pytest
 
 from langbatch import BatchStateError, JobNotFinished, Result, chat_completion_batch
 from langbatch.emulator import RowError
-from support import SECRET_KEY, SECRET_PROMPT, World, requests_file, world
+from support import SECRET_KEY, SECRET_PROMPT, World, chat_line, requests_file, world
 
 IDS = [f"task-{n}" for n in range(8)]
 SERVICES: dict[str, dict[str, Any]] = {
@@ -45,7 +45,9 @@ def run(
     return status.state, results, counts
 
 
-def test_all_succeed_though_azure_adds_a_zero_byte_error_file(tmp_path: Path, service: dict[str, Any]) -> None:
+def test_all_succeed_though_azure_adds_a_zero_byte_error_file(
+    tmp_path: Path, service: dict[str, Any]
+) -> None:
     with world(tmp_path) as here:
         state, results, counts = run(here, tmp_path, service)
         assert (state, counts) == ("completed", {"succeeded": 8})
@@ -140,7 +142,9 @@ def test_a_job_the_provider_refuses_for_good_is_failed_and_can_be_retried(tmp_pa
         status = manager.wait(job.id)
         assert status.state == status.status == "failed"
         results = list(manager.results(job.id))
-        assert {(r.outcome, r.error.code if r.error else "") for r in results} == {("errored", "model_not_found")}
+        assert {(r.outcome, r.error.code if r.error else "") for r in results} == {
+            ("errored", "model_not_found")
+        }
         manager.retry(job.id)
         again = manager.wait(job.id)
         assert (again.state, again.counts.succeeded) == ("completed", 8)
@@ -213,6 +217,18 @@ def test_many_shards_are_one_job_with_one_ordered_result(tmp_path: Path, service
         assert here.counts()["batches"] == 3
 
 
+def test_mixed_models_become_shards_of_one_model_each(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    models = ["m1", "m1", "m2", "m1", "m2", "m2"]
+    source.write_text("".join(chat_line(f"r{n}", model=m) + "\n" for n, m in enumerate(models)))
+    with world(tmp_path) as here, here.manager() as manager:
+        job = manager.submit(source, split_by_model=True, **here.azure)
+        status = manager.wait(job.id)
+        assert [s.requests for s in status.shards] == [2, 1, 1, 2]
+        assert [r.custom_id for r in manager.results(job.id)] == [f"r{n}" for n in range(6)]
+        assert status.counts.succeeded == 6
+
+
 def test_results_are_refused_before_the_end_and_streamed_with_partial(tmp_path: Path) -> None:
     with world(tmp_path) as here, here.manager() as manager:
         job = manager.submit(requests_file(tmp_path / "in.jsonl", IDS), **here.azure)
@@ -283,7 +299,9 @@ def test_langbatchs_quick_start_works_unchanged(tmp_path: Path, monkeypatch: pyt
         assert (len(successful), unsuccessful) == (8, [])
         assert successful[0]["choices"][0]["message"]["content"]
         assert here.emulator.report()["auth_kinds"].keys() == {"api-key"}
-        finished(api_key="k2", azure_endpoint="https://other.openai.azure.com", api_version="2025-04-01-preview")
+        finished(
+            api_key="k2", azure_endpoint="https://other.openai.azure.com", api_version="2025-04-01-preview"
+        )
         finished(azure_ad_token_provider=lambda: "entra-token")
         assert "bearer" in " ".join(here.emulator.report()["auth_kinds"]).lower()
 

@@ -48,7 +48,9 @@ def test_a_batch_whose_reply_was_lost_is_found_and_not_made_again(fault: str, tm
         assert here.emulator.payments().max_paid == 1
 
 
-@pytest.mark.parametrize("fault", ["create-drop", "create-reset", "create-500", "create-409", "create-redirect"])
+@pytest.mark.parametrize(
+    "fault", ["create-drop", "create-reset", "create-500", "create-409", "create-redirect"]
+)
 def test_a_create_that_came_to_nothing_is_fenced_before_the_next_attempt(fault: str, tmp_path: Path) -> None:
     with world(tmp_path, faults=(f"{fault}@1",)) as here:
         began = here.clock.now()
@@ -112,13 +114,17 @@ def test_bad_47_odd_but_complete_lists_are_read(fault: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "fault", ["batch-metadata-null", "batch-metadata-reordered", "batch-metadata-non-string"]
 )
-def test_bad_43_a_batch_is_known_by_its_input_file_whatever_its_metadata_says(fault: str, tmp_path: Path) -> None:
+def test_bad_43_a_batch_is_known_by_its_input_file_whatever_its_metadata_says(
+    fault: str, tmp_path: Path
+) -> None:
     with world(tmp_path, faults=("create-committed-drop@1", fault)) as here:
         run(here, tmp_path)
         assert here.counts()["batches"] == 1
 
 
-@pytest.mark.parametrize("fault", ["upload-committed-drop", "upload-committed-500", "upload-committed-null-id"])
+@pytest.mark.parametrize(
+    "fault", ["upload-committed-drop", "upload-committed-500", "upload-committed-null-id"]
+)
 def test_an_upload_whose_reply_was_lost_is_found_by_its_name(fault: str, tmp_path: Path) -> None:
     with world(tmp_path, faults=(f"{fault}@1",)) as here:
         run(here, tmp_path)
@@ -156,7 +162,9 @@ def test_a_file_that_never_gets_better_is_given_up_without_a_batch(tmp_path: Pat
         assert here.counts()["batches"] == 0
 
 
-def test_bad_52_a_404_for_a_known_batch_is_checked_against_the_list_before_it_is_believed(tmp_path: Path) -> None:
+def test_bad_52_a_404_for_a_known_batch_is_checked_against_the_list_before_it_is_believed(
+    tmp_path: Path,
+) -> None:
     with world(tmp_path, faults=("poll-404*3",)) as here:
         run(here, tmp_path)
         assert here.counts()["batches"] == 1

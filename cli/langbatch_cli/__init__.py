@@ -1,0 +1,1 @@
+"""The command line of langbatch: parse, one library call, print."""

@@ -1,0 +1,43 @@
+"""`langbatch status`: one job, or the list."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from langbatch_cli import exits, options
+from langbatch_cli.exits import Exit
+from langbatch_cli.render import job_lines, job_table
+
+
+def status(
+    ctx: typer.Context,
+    job: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="A job's id, or a unique prefix of it.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask only the database, not the service.")
+    ] = False,
+    json: options.Json = False,
+    home: options.Home = None,
+) -> Exit:
+    """Tell where a job is, or list all jobs.
+
+    The service is asked first, unless --offline.
+    """
+    session = options.session_of(ctx, json, home)
+    with session.manager() as manager:
+        if job is None:
+            found = manager.jobs(offline=offline)
+            if session.json:
+                session.put_document({"jobs": [one.to_dict() for one in found]})
+            else:
+                session.say(job_table(found, session.width, session.limit))
+            return Exit.DONE
+        one = manager.status(job, offline=offline)
+    if session.json:
+        session.put_document(one.to_dict())
+    else:
+        session.say(job_lines(one, session.width, session.limit))
+    return exits.of_status(one)

@@ -1,0 +1,170 @@
+"""`langbatch submit`: a file becomes a job, and what may be sent is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import langbatch
+from langbatch_cli import options
+from langbatch_cli.exits import Exit
+from langbatch_cli.render import (
+    amount,
+    intake_lines,
+    job_lines,
+    labelled,
+    megabytes,
+    plain,
+    visible,
+    warning_lines,
+)
+from langbatch_cli.session import Detached, Session
+from langbatch_cli.validate import intake_document
+from langbatch_cli.waiting import wait_and_come_back
+
+if TYPE_CHECKING:
+    from langbatch import JobManager, Submission
+
+
+def submit(
+    ctx: typer.Context,
+    file: options.InputFile,
+    provider: options.Provider = "azure",
+    deployment: options.Deployment = None,
+    model: options.Model = None,
+    api_version: Annotated[
+        str | None,
+        typer.Option("--api-version", help="A date such as 2024-10-21, or v1.", show_default=False),
+    ] = None,
+    azure_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--azure-endpoint", "--api-base", help="https://NAME.openai.azure.com", show_default=False
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", help="The service's base URL, used as it is.", show_default=False),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="A name for people.", show_default=False)] = None,
+    new: Annotated[bool, typer.Option("--new", help="Send and pay again, even if this job exists.")] = False,
+    skip_invalid: Annotated[
+        bool,
+        typer.Option("--skip-invalid", help="Set faulty lines aside in rejects.jsonl and send the rest."),
+    ] = False,
+    auto_id: options.AutoId = False,
+    split_by_model: options.SplitByModel = False,
+    gzip: options.Gzip = False,
+    max_requests_per_shard: Annotated[
+        int | None,
+        typer.Option("--max-requests-per-shard", min=1, help="Cut into smaller batches.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be sent. No network; nothing is stored.")
+    ] = False,
+    wait: options.Wait = False,
+    allow_http: Annotated[
+        bool, typer.Option("--allow-http", help="Allow an unencrypted service on another machine.")
+    ] = False,
+    json: options.Json = False,
+    home: options.Home = None,
+) -> Exit:
+    """Make FILE a job and start it. Prints the job's id as soon as it is stored, before anything is sent.
+
+    The same file for the same target is the same job: submitting again changes and costs nothing.
+    """
+    session = options.session_of(ctx, json, home)
+    reading: dict[str, Any] = {
+        "model": options.one_model(model, deployment),
+        "skip_invalid": skip_invalid,
+        "auto_id": auto_id,
+        "split_by_model": split_by_model,
+        "gzip": gzip,
+        "max_requests_per_shard": max_requests_per_shard,
+    }
+    wishes: dict[str, Any] = {
+        "name": name,
+        "new": new,
+        "api_version": api_version,
+        "azure_endpoint": azure_endpoint,
+        "base_url": base_url,
+        "allow_http": allow_http or None,
+    }
+    with session.manager() as manager, session.input_file(manager, file) as source:
+        if dry_run:
+            return _dry_run(session, manager, source, provider, reading)
+        return _submit(session, manager, source, provider, {**reading, **wishes}, wait=wait)
+
+
+def _submit(
+    session: Session, manager: JobManager, source: Path, provider: str, wishes: dict[str, Any], *, wait: bool
+) -> Exit:
+    job_id = ""
+
+    def on_stored(submission: Submission) -> None:
+        nonlocal job_id
+        job_id = submission.id
+        session.stored = manager.status(job_id, offline=True).to_dict()
+        if not session.json:
+            session.put(job_id)
+        if not submission.created:
+            session.say(
+                f"This file was submitted to this target before: it is job {job_id}. Nothing is sent twice "
+                "(--new sends and pays again)."
+            )
+        session.say(*submission.warnings)
+        session.say(warning_lines(submission.intake, session.width))
+        rejects = manager.rejects_file(job_id) if submission.intake.rejected else None
+        if rejects is not None:
+            refused = amount(submission.intake.rejected, "line")
+            session.say(f"{refused} refused, with the reasons in {visible(str(rejects))}")
+
+    try:
+        manager.submit(source, provider, on_stored=on_stored, **wishes)
+    except KeyboardInterrupt:
+        if not job_id:
+            raise
+        raise Detached(session.command("watch", job_id)) from None
+    except langbatch.LangBatchError:
+        if job_id:
+            session.stored = manager.status(job_id, offline=True).to_dict()
+        raise
+    code = Exit.DONE
+    if wait:
+        _, code = wait_and_come_back(session, manager, job_id)
+    status = manager.status(job_id, offline=True)
+    if session.json:
+        session.put_document(status.to_dict())
+    else:
+        session.say(job_lines(status, session.width, session.limit))
+        if status.state == "failed":
+            session.say(f"Nothing could be run. Mend the cause, then: {session.command('retry', job_id)}")
+        else:
+            next_command = "fetch" if status.finished else "watch"
+            session.say(f"Next: {session.command(next_command, job_id)}")
+    return code
+
+
+def _dry_run(
+    session: Session, manager: JobManager, source: Path, provider: str, reading: dict[str, Any]
+) -> Exit:
+    intake, plans = manager.preview(source, provider, **reading)
+    shards = [
+        {"index": index, "first": plan.first, "requests": plan.count, "bytes": plan.bytes}
+        for index, plan in enumerate(plans)
+    ]
+    if session.json:
+        session.put_document(
+            {**intake_document(intake), "dry_run": True, "provider": provider, "shards": shards}
+        )
+        return Exit.DONE
+    width = session.width
+    lines = [plain("Nothing was sent or stored. A submit would send:", "bold"), *intake_lines(intake, width)]
+    lines += labelled("batches", str(len(plans)), width)
+    for shard in shards[: session.limit]:
+        text = f"{amount(shard['requests'], 'request')}, {megabytes(shard['bytes'])}"
+        lines += labelled(f"shard {shard['index']}", text, width)
+    session.say(lines)
+    return Exit.DONE

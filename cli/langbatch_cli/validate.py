@@ -1,0 +1,83 @@
+"""`langbatch validate`: everything about an input file, nothing sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+import langbatch
+from langbatch_cli import options
+from langbatch_cli.exits import Exit
+from langbatch_cli.failures import error_document, problem_documents
+from langbatch_cli.render import amount, intake_lines, plain, problem_lines
+
+if TYPE_CHECKING:
+    from langbatch import Intake, Problem
+
+
+def validate(
+    ctx: typer.Context,
+    file: options.InputFile,
+    provider: options.Provider = "azure",
+    deployment: options.Deployment = None,
+    model: options.Model = None,
+    auto_id: options.AutoId = False,
+    split_by_model: options.SplitByModel = False,
+    gzip: options.Gzip = False,
+    json: options.Json = False,
+    home: options.Home = None,
+) -> Exit:
+    """Tell every problem of FILE, line by line.
+
+    Also how many requests, bytes and (roughly) tokens it holds. Sends and stores nothing.
+    """
+    session = options.session_of(ctx, json, home)
+    with session.manager() as manager, session.input_file(manager, file) as source:
+        try:
+            intake = manager.validate(
+                source,
+                provider,
+                model=options.one_model(model, deployment),
+                auto_id=auto_id,
+                split_by_model=split_by_model,
+                gzip=gzip,
+            )
+        except langbatch.BatchValidationError as error:
+            # Told as for submit, and as the document of a valid file is: with the problems at the top, too.
+            session.stored = {"valid": False, "problems": problem_documents(error.problems)}
+            raise
+    if session.json:
+        session.put_document(intake_document(intake))
+    else:
+        width = session.width
+        session.say(problem_lines(intake.problems, width, session.limit, source.name))
+        verdict = "valid" if not intake.problems else _refused(intake.problems)
+        session.say([plain(f"{source.name}: {verdict}", "bold"), *intake_lines(intake, width)])
+    return Exit.INPUT_INVALID if intake.problems else Exit.DONE
+
+
+def intake_document(intake: Intake) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "valid": not intake.problems,
+        "total": intake.total,
+        "rejected": intake.rejected,
+        "lines": intake.lines,
+        "bytes": intake.bytes,
+        "estimated_tokens": intake.estimated_tokens,
+        "sha256": intake.sha256,
+        "kind": intake.kind,
+        "models": list(intake.models),
+        "warnings": [
+            {"code": w.code, "count": w.count, "first_line": w.first_line, "message": w.message}
+            for w in intake.warnings
+        ],
+        "problems": problem_documents(intake.problems),
+    }
+    if intake.problems:
+        document["error"] = error_document("input_invalid", _refused(intake.problems), None, intake.problems)
+    return document
+
+
+def _refused(problems: tuple[Problem, ...] | list[Problem]) -> str:
+    return f"{amount(len(problems), 'problem')}; nothing would be sent"

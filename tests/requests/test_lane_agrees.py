@@ -1,0 +1,291 @@
+"""The quick way and the exact way give one verdict, and the exact way agrees with an independent oracle."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from input_files import AZURE, OPENAI, chat, embedding, line
+from langbatch.examine import Agreement, Examined, Rules, examine
+from langbatch.jsonscan import MAX_DEPTH, Flaw, repeated, scan_line
+from langbatch.lane import Lane
+
+TEXTS = st.text(max_size=12) | st.sampled_from(
+    ["", "a\\b", 'q"', "\u2028", "😀", "\0", "ü", "\ud800", "1e400", "[" * 120]
+)
+NUMBERS = st.integers() | st.floats(allow_nan=True) | st.sampled_from([10**30, 1e308])
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(
+    [
+        "model",
+        "messages",
+        "seed",
+        "stream",
+        "n",
+        "stop",
+        "tools",
+        "response_format",
+        "input",
+        "user",
+        "odd",
+        "url",
+        "body",
+    ]
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "system", "bot"]), "content": TEXTS | VALUES},
+        optional={"name": TEXTS, "tool_calls": VALUES},
+    ),
+    max_size=3,
+)
+BODIES = st.builds(
+    lambda messages, model, extra: {"model": model, "messages": messages, **extra},
+    MESSAGES,
+    st.sampled_from(["dep", "dep", "dep", "other", "", 5]),
+    st.dictionaries(KEYS, VALUES, max_size=3),
+)
+REQUESTS = st.builds(
+    lambda custom_id, body, changes: {**chat(custom_id), "body": body, **changes},
+    TEXTS | VALUES,
+    BODIES | VALUES,
+    st.dictionaries(st.sampled_from(["method", "url", "odd"]), VALUES | st.just("POST"), max_size=1),
+)
+SPLICES = st.sampled_from(
+    [
+        b"1e400",
+        b"NaN",
+        b'"\\ud800"',
+        b'"\\ud83d\\ude00"',
+        b"\xff",
+        b"\0",
+        b"[" * 101 + b"]" * 101,
+        b'"n":1,',
+        b'"model":"dep",',
+        b'"body":{},',
+        b'"custom_id":"x",',
+        b" ",
+        b"\t",
+        b"\r",
+        b",",
+        b":",
+        b'"',
+        b"{",
+        b"}",
+        b"]",
+        b"\\",
+        b"1",
+        b"\xef\xbb\xbf",
+    ]
+)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> bytes:
+    """A request line in one of the usual spellings, perhaps damaged at a place or two."""
+    request = draw(st.just(chat("fine", "text", temperature=0.5, seed=7)) | REQUESTS)
+    spaced = draw(st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")]))
+    text = json.dumps(
+        request, ensure_ascii=draw(st.booleans()), separators=spaced, sort_keys=draw(st.booleans())
+    )
+    data = text.encode("utf-8", "surrogatepass")
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(data)))
+        cut = draw(st.integers(0, 3))
+        data = data[:at] + draw(SPLICES) + data[at + cut :]
+    return data.replace(b"\n", b"").strip(b" \t\r")
+
+
+class Overflow(ValueError):
+    pass
+
+
+def oracle(text: bytes) -> bool:
+    """Whether the standard library, made strict, sees one sound object without repeated keys at its top."""
+    if text.startswith(b"\xef\xbb\xbf"):
+        return False
+    try:
+        found = json.loads(
+            text.decode(),
+            object_pairs_hook=tuple,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=lambda digits: 0,
+        )
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(found, tuple) or _depth(found) > MAX_DEPTH or _halves(found):
+        return False
+    body = dict(found).get("body")
+    return _unique(found) and (not isinstance(body, tuple) or _unique(body))
+
+
+def _no_constant(name: str) -> float:
+    raise Overflow(name)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise Overflow(digits)
+    return value
+
+
+def _unique(pairs: tuple[tuple[str, Any], ...]) -> bool:
+    return len({key for key, _ in pairs}) == len(pairs)
+
+
+def _children(value: object) -> list[Any]:
+    if isinstance(value, tuple):
+        return [child for _, child in value]
+    return value if isinstance(value, list) else []
+
+
+def _depth(value: object) -> int:
+    if not isinstance(value, tuple | list):
+        return 0
+    return 1 + max(map(_depth, _children(value)), default=0)
+
+
+def _halves(value: object) -> bool:
+    if isinstance(value, str):
+        return any("\ud800" <= character <= "\udfff" for character in value)
+    keys = [key for key, _ in value] if isinstance(value, tuple) else []
+    return any(map(_halves, keys + _children(value)))
+
+
+def scanned_as_sound(text: bytes) -> bool:
+    try:
+        text.decode()
+        scanned = scan_line(text)
+    except (Flaw, UnicodeDecodeError):
+        return False
+    return not repeated(scanned.members) and not repeated(scanned.body or ())
+
+
+@settings(max_examples=400, deadline=None)
+@given(lines())
+@example(b'{"body":{"a":1,"a":2}}')
+@example(b'{"a":"\\ud83d\\ude00\\ude00"}')
+@example(b'{"a":1.7976931348623159e308}')
+@example(b"{}")
+@example(b'{"a":' + b"[" * 99 + b"]" * 99 + b"}")
+@example(b'{"a":' + b"[" * 100 + b"]" * 100 + b"}")
+def test_scanner_agrees_with_the_standard_library_made_strict(text: bytes) -> None:
+    assert scanned_as_sound(text) == oracle(text)
+
+
+def primed(rules: Rules, *teachers: bytes) -> tuple[Lane, Agreement]:
+    """A lane that has seen good lines often enough to use all its shortcuts."""
+    agreed = Agreement(None)
+    lane = Lane(rules, agreed)
+    for _ in range(6):
+        for teacher in teachers:
+            if lane.accept(teacher) is None:
+                seen = examine(teacher, rules, agreed)
+                assert not seen.faults
+                agreed.kind = agreed.kind or seen.kind
+                agreed.url = agreed.url or seen.url
+                agreed.model = agreed.model or seen.model
+                lane.learn(seen)
+    return lane, agreed
+
+
+def same(lane: Lane, token: bytes, seen: Examined) -> bool:
+    last = lane.last
+    return (token, last.edited, last.model, last.unknown_keys, lane.inputs) == (
+        seen.token,
+        seen.edited,
+        seen.model,
+        seen.unknown_keys,
+        seen.inputs,
+    )
+
+
+def check(lane: Lane, agreed: Agreement, rules: Rules, text: bytes) -> None:
+    token = lane.accept(text)
+    seen = examine(text, rules, agreed)
+    if token is not None:
+        assert not seen.faults
+        assert same(lane, token, seen)
+    elif not seen.faults:
+        lane.learn(seen)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(lines(), min_size=1, max_size=6), st.booleans())
+def test_lane_accepts_only_what_examination_accepts(texts: list[bytes], split: bool) -> None:
+    rules = Rules(None, "azure", AZURE.limits, split_by_model=split, model="dep" if split else None)
+    lane, agreed = primed(rules, line(chat("t", "x", temperature=0.5, seed=7)))
+    for text in texts:
+        check(lane, agreed, rules, text)
+
+
+#: One good line's every value replaced in place, so that frames fit and only values decide.
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(
+        [b'"t1"', b'"POST"', b'"/chat/completions"', b'"dep"', b'"user"', b'"x"', b"0.5", b"7", b"[{"]
+    ),
+    SPLICES | VALUES.map(lambda value: json.dumps(value).encode()),
+    st.integers(0, 2),
+)
+@example(b"7", b'1,"n":1', 0)
+@example(b"0.5", b"1e400", 0)
+@example(b'"t1"', b'"\\u0074"', 0)
+@example(b'"x"', b'"\\ud800"', 0)
+def test_lane_judges_replaced_values_as_examination_does(value: bytes, by: bytes, keep: int) -> None:
+    good = line(chat("t1", "x", temperature=0.5, seed=7))
+    teachers = [line(chat(f"t{number}", "x", temperature=0.5, seed=number)) for number in range(1, 40)]
+    lane, agreed = primed(AZURE, *teachers)
+    check(lane, agreed, AZURE, good.replace(value, value[:keep] + by))
+
+
+@settings(max_examples=100, deadline=None)
+@given(VALUES | st.lists(st.text(max_size=3), max_size=4) | st.lists(st.integers(0, 9), max_size=4))
+def test_lane_counts_embedding_inputs_as_examination_does(given_input: object) -> None:
+    lane, agreed = primed(OPENAI, line(embedding("t", "x")))
+    text = json.dumps(embedding("e", given_input)).encode()
+    check(lane, agreed, OPENAI, text)
+
+
+def test_lane_takes_lines_like_those_before_without_examination() -> None:
+    lane, _ = primed(AZURE, line(chat("t", "x", seed=1)))
+    assert lane.accept(line(chat("u", "näxt 😀", seed=2))) == b'"u"'
+    assert lane.accept(line(chat("ü", [{"type": "text", "text": "part"}], seed=3))) == '"ü"'.encode()
+    assert lane.accept(line(chat("v", "x", seed=4, odd=1))) is None
+
+
+def test_lane_follows_seeds_that_never_repeat() -> None:
+    teachers = [line(chat(f"t{number}", "x", seed=number, n=1)) for number in range(100)]
+    lane, _ = primed(AZURE, *teachers)
+    for seed in (b"123456789", b"0", b"-5", b"null", b"12345678901234567890123"):
+        assert lane.accept(line(chat("u", "y", seed=555, n=1)).replace(b"555", seed)) == b'"u"'
+    for seed in (b"", b"01", b"1e400", b'"s"', b"1 2", b'1, "n": 1', b" ", b"1}, {", b"[1]"):
+        assert lane.accept(line(chat("u", "y", seed=555, n=1)).replace(b"555", seed)) is None
+
+
+def test_lane_leaves_deep_values_and_streams_to_examination() -> None:
+    lane, _ = primed(AZURE, line(chat("t", "x", stream=False, metadata={"a": "b"})))
+    flat = line(chat("u", "y", stream=False, metadata={"a": "b"}))
+    assert lane.accept(flat) == b'"u"'
+    assert lane.accept(flat.replace(b"false", b"true")) is None
+    assert lane.accept(flat.replace(b'"b"', b"[" * 98 + b"]" * 98)) is None
+    assert lane.accept(flat.replace(b'"b"', b"[" * 9 + b"]" * 9)) == b'"u"'
+
+
+def test_lane_takes_ids_only_where_they_are_canonical() -> None:
+    """Behind a prompt the id is out of the express's reach, and the frame alone must judge it."""
+    request = {"body": chat()["body"], **chat("t")}
+    lane, _ = primed(AZURE, line(request))
+    assert lane.accept(line(request | {"custom_id": "ü"})) == '"ü"'.encode()
+    for custom_id in (b'"\\u0074"', b'"\\n"', b'""', b"5", b"null", b'"\xff"', b'"' + b"x" * 513 + b'"'):
+        assert lane.accept(line(request).replace(b'"t"', custom_id)) is None
