@@ -87,7 +87,8 @@ def _refuse_odd_target(path: Path, *, replace: bool) -> None:
 def _take_free_name(temporary: Path, path: Path) -> None:
     """A hard link fails if the name is taken, which a rename would not; not every filesystem has them."""
     try:
-        os.link(temporary, path, follow_symlinks=False)
+        with failpoints.around("rename"):
+            os.link(temporary, path, follow_symlinks=False)
     except FileExistsError:
         raise BatchResultsError(f"{path} exists", hint="give another name", code="output_exists") from None
     except OSError:
@@ -100,6 +101,7 @@ def _sync_folder(folder: Path) -> None:
     """A rename is on the disk only once its folder is."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with failpoints.around("fsync"):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

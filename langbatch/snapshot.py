@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
+from langbatch import failpoints
 from langbatch.errors import BatchStorageError
 from langbatch.publish import private_folder
 
@@ -140,7 +141,8 @@ class SnapshotWriter:
         with _storage(self._folder):
             for file in self._files.values():
                 file.flush()
-                os.fsync(file.fileno())
+                with failpoints.around("fsync"):
+                    os.fsync(file.fileno())
                 file.close()
             self._files.clear()
             _sync_folder(self._folder)
@@ -296,7 +298,8 @@ def _little(values: array[int]) -> array[int]:
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with failpoints.around("fsync"):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -90,10 +90,23 @@ def test_the_public_names_are_sorted_and_all_importable() -> None:
         importlib.import_module("langbatch").no_such_name  # noqa: B018
 
 
-HEAVY = {"openai", "azure", "sqlalchemy", "alembic", "starlette", "uvicorn", "rich", "pydantic", "httpx", "httpx2"}
+HEAVY = {
+    "openai",
+    "azure",
+    "sqlalchemy",
+    "alembic",
+    "starlette",
+    "uvicorn",
+    "rich",
+    "pydantic",
+    "httpx",
+    "httpx2",
+}
 
 
-@pytest.mark.parametrize("module", ["langbatch", "langbatch.handles", "langbatch.emulator", "langbatch_cli.app"])
+@pytest.mark.parametrize(
+    "module", ["langbatch", "langbatch.handles", "langbatch.emulator", "langbatch_cli.app"]
+)
 def test_importing_is_light_and_has_no_side_effects(module: str, tmp_path: Path) -> None:
     code = f"import sys, {module}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     loaded = subprocess.run(
@@ -106,7 +119,7 @@ def test_importing_is_light_and_has_no_side_effects(module: str, tmp_path: Path)
 #: Who may import whom inside the library; docs/design.md tells why.
 PURE = ("lifecycle", "decisions", "sharding", "join", "reconcile", "waiting", "targets", "records", "errors")
 FORBIDDEN = {
-    **{name: ("langbatch.store", "langbatch.providers.openai", "langbatch.runner", "langbatch.manager") for name in PURE},
+    **dict.fromkeys(PURE, ("langbatch.store", "langbatch.providers.openai", "langbatch.runner", "langbatch.manager")),
     "emulator": ("langbatch.store", "langbatch.manager", "langbatch.runner", "langbatch.handles", "langbatch.providers"),
     "providers": ("langbatch.store", "langbatch.manager", "langbatch.runner", "langbatch.handles"),
     "store": ("langbatch.providers", "langbatch.manager", "langbatch.runner", "langbatch.emulator"),

@@ -114,7 +114,8 @@ def _submit(
                 f"This file was submitted to this target before: it is job {job_id}. Nothing is sent twice "
                 "(--new sends and pays again)."
             )
-        session.say(*submission.warnings)
+        for warning in submission.warnings:
+            session.say(f"warning: {warning}")
         session.say(warning_lines(submission.intake, session.width))
         rejects = manager.rejects_file(job_id) if submission.intake.rejected else None
         if rejects is not None:

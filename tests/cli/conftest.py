@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import CommandLine, answer, pointing_at, request_line
 from langbatch.emulator import EmulatorConfig, RunningServer, Timing, running_server
+from running import CommandLine, answer, pointing_at, request_line
 
 
 @pytest.fixture(scope="module")

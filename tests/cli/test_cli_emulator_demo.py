@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import CommandLine
 from langbatch_cli.app import main
 from langbatch_cli.demo import own_environment, sample_requests
 from langbatch_cli.emulator import Profile, changes, environment
+from running import CommandLine
 
 
 @pytest.fixture

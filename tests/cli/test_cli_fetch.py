@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import CommandLine, pointing_at, request_line
 from langbatch.emulator import RunningServer
+from running import CommandLine, pointing_at, request_line
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import signal
 from itertools import pairwise
 from pathlib import Path
 
-from cli.running import CommandLine, pointing_at
 from langbatch.emulator import EmulatorConfig, RunningServer, running_server
+from running import CommandLine, pointing_at
 
 STATUS_KEYS = {
     "id", "name", "state", "status", "provider", "total", "rejected", "counts", "usage", "attention",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import CommandLine, pointing_at, request_line
 from langbatch.emulator import EmulatorConfig, RunningServer, running_server
+from running import CommandLine, pointing_at, request_line
 
 SECRET = "wrong-key-AbCdEf0123456789"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import CommandLine
 from langbatch_cli.app import app, main
+from running import CommandLine
 
 COMMANDS = sorted(info.callback.__name__ for info in app.registered_commands if info.callback)
 PROMISED = {

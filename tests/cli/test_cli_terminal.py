@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.running import CommandLine
 from langbatch import Progress
 from langbatch.progress import TerminalProgress, numbers, terminal_progress
+from running import CommandLine
 
 COLUMNS = 60
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
