@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langbatch.admission import Submission
+    from langbatch.cleanup import Cleanup
     from langbatch.errors import (
         AccessRefused,
         BadDownload,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Throttled,
         Unreachable,
     )
+    from langbatch.findings import Diagnosis, Finding
     from langbatch.handles import (
         Batch,
         ChatCompletionBatch,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from langbatch.manager import JobManager, WaitTimeout
     from langbatch.progress import terminal_progress
     from langbatch.records import InputWarning, Problem, Progress
+    from langbatch.recovery import Recovery
     from langbatch.requests import Intake
     from langbatch.results import Result, ResultError
     from langbatch.status import JobStatus, ShardStatus
@@ -55,12 +58,14 @@ if TYPE_CHECKING:
 #: costs nothing, and the command line answers before the SDK could even be loaded.
 _HOMES = {
     "admission": ("Submission",),
+    "cleanup": ("Cleanup",),
     "errors": (
         "AccessRefused", "BadDownload", "BatchError", "BatchInitializationError", "BatchResultsError",
         "BatchStartError", "BatchStateError", "BatchStorageError", "BatchValidationError", "FateUnknown",
         "JobNotFinished", "JobNotFound", "LangBatchError", "NeedsOperator", "ProviderError", "QuotaFull",
         "Refused", "RemoteNotFound", "SetupError", "Throttled", "Unreachable",
     ),
+    "findings": ("Diagnosis", "Finding"),
     "handles": (
         "Batch", "ChatCompletionBatch", "CompletionBatch", "EmbeddingBatch", "ResponseBatch",
         "chat_completion_batch", "completion_batch", "embedding_batch", "response_batch",
@@ -68,6 +73,7 @@ _HOMES = {
     "manager": ("JobManager", "WaitTimeout"),
     "progress": ("terminal_progress",),
     "records": ("InputWarning", "Problem", "Progress"),
+    "recovery": ("Recovery",),
     "requests": ("Intake",),
     "results": ("Result", "ResultError"),
     "status": ("JobStatus", "ShardStatus"),
@@ -86,9 +92,12 @@ __all__ = [
     "BatchStorageError",
     "BatchValidationError",
     "ChatCompletionBatch",
+    "Cleanup",
     "CompletionBatch",
+    "Diagnosis",
     "EmbeddingBatch",
     "FateUnknown",
+    "Finding",
     "InputWarning",
     "Intake",
     "JobManager",
@@ -101,6 +110,7 @@ __all__ = [
     "Progress",
     "ProviderError",
     "QuotaFull",
+    "Recovery",
     "Refused",
     "RemoteNotFound",
     "ResponseBatch",

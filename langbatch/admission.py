@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from langbatch.clock import Clock
 from langbatch.config import target_warnings
 from langbatch.errors import BatchStorageError
 from langbatch.folders import JobFolder
+from langbatch.lines import SPOOLED_PREFIX
 from langbatch.providers import limits_for
+from langbatch.publish import sync_folder
 from langbatch.records import OnProgress, Target
 from langbatch.requests import Intake, ModelRun, Rules, read_requests, refusal
 from langbatch.sharding import ShardPlan, plan_shards
@@ -99,8 +101,11 @@ def admit(
         if intake.problems and not rules.skip_invalid:
             raise refusal(intake)
         assert writer.written is not None
-        reuse = targets.reuse_key(intake.sha256, target)
+        # The deployment in the lines and the one given are the same thing, said in two places.
+        reuse = targets.reuse_key(intake.sha256, replace(target, model=target.model or intake.model))
         if not new and (existing := store.job_for(reuse)) is not None:
+            # Another api-version or path than at first: the one that did not work, or it would not be tried.
+            store.update_settings(existing.key, target.settings)
             return Submission(existing.id, False, intake, target_warnings(target))
         snapshot = Snapshot(making)
         plans, first_lines = (
@@ -108,11 +113,12 @@ def admit(
         )
         with failpoints.around("rename"):
             making.rename(folder)
+        sync_folder(folder.parent)  # the job's row must not outlive its folder in a power cut
         job, created = store.add_job(
             NewJob(
                 id=job_id,
                 name=name,
-                input_name=source.name,
+                input_name="stdin.jsonl" if source.name.startswith(SPOOLED_PREFIX) else source.name,
                 target=target,
                 input_sha256=intake.sha256,
                 snapshot_sha256=writer.written.sha256,

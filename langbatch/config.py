@@ -173,7 +173,9 @@ def resolve_target(
         raise TypeError(f"unknown target argument: {', '.join(unknown)}")
     if provider not in PROVIDER_NAMES:
         raise SetupError(
-            f"there is no provider named {provider[:40]!r}", hint=f"known: {', '.join(PROVIDER_NAMES)}"
+            f"there is no provider named {provider[:40]!r}",
+            hint=f"known: {', '.join(PROVIDER_NAMES)}",
+            code="unknown_provider",
         )
     given = {name: value for name, value in arguments.items() if value is not None}
     allow_http = _yes_or_no("allow_http", given.pop("allow_http", None)) or _yes_or_no(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from langbatch import decisions as d
 from langbatch import journal
-from langbatch.errors import AccessRefused, BatchStorageError, ProviderError, Refused, RemoteNotFound
+from langbatch.errors import (
+    AccessRefused,
+    BatchStorageError,
+    ProviderError,
+    Refused,
+    RemoteNotFound,
+    Throttled,
+    Unreachable,
+)
 from langbatch.harvesting import settle
 from langbatch.lifecycle import Move
 from langbatch.providers.base import Provider
@@ -70,10 +78,12 @@ def look(step: Step, provider: Provider) -> None:
     try:
         search = search_batches(provider.list_batches, ours, attempt.create_intent_at or now, now)
         found, complete = search.found, search.complete
-    except AccessRefused:
-        raise
+    except (AccessRefused, Throttled, Unreachable):
+        raise  # our trouble, or a moment's: it tells nothing about the service's list
     except ProviderError:
-        if d.judge_absence(step.view, False, now, step.policy) != "unsettled":
+        # One failed look after a long pause (a laptop that slept) is not yet a list that cannot be read.
+        patient = step.shard.troubles < d.HARVEST_TRIES
+        if patient or d.judge_absence(step.view, False, now, step.policy) != "unsettled":
             raise
     if found:
         chosen, others = d.choose_batch(found)
@@ -87,6 +97,9 @@ def look(step: Step, provider: Provider) -> None:
         case "ruled_out":
             ended = step.ended("no_batch")
             step.move("batch_ruled_out", shard=CLEAR, attempt=ended, note=attempt.file_id)
+        case "unfenced":
+            reason = "no batch is listed, but on this endpoint (see `langbatch doctor`) that proves nothing"
+            step.ask_operator("unsettled", reason)
         case "unsettled":
             step.ask_operator("unsettled", "the list of batches cannot be read to its end")
         case "look_again":

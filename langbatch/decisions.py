@@ -34,6 +34,10 @@ from langbatch.records import (
 
 #: The service's own advice is honoured up to a day: 86,400 s has been seen.
 LONGEST_ADVICE_SECONDS = 86_400.0
+#: How long an absent batch may still turn up, unless the user chose otherwise; and where it was seen that
+#: the fence holds and the list is quick.
+GRACE_SECONDS = 1800.0
+FENCED_GRACE_SECONDS = 600.0
 #: Attempts that came to nothing without costing anything, before a person is asked.
 FRUITLESS_ATTEMPTS = 5
 #: Processes that died in a row without the shard having moved, before a person is asked.
@@ -48,11 +52,16 @@ KNOWN_BATCH_STATUSES = TERMINAL_BATCH_STATUSES | {"validating", "in_progress", "
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Waiting times, in seconds."""
+    """Waiting times, in seconds, and what was measured on the endpoint.
+
+    `fence_holds`: whether absence can be believed once the input file is deleted, because a create is
+    refused then; None: nobody has tried (`langbatch doctor --canary` does).
+    """
 
     poll_seconds: float = 60.0
-    grace_seconds: float = 1800.0
+    grace_seconds: float = GRACE_SECONDS
     file_wait_seconds: float = 3600.0
+    fence_holds: bool | None = None
 
     @property
     def settle_seconds(self) -> float:
@@ -227,7 +236,9 @@ class Setback:
 
 def _plain(error: ProviderError, doing: str) -> Setback:
     if isinstance(error, AccessRefused):
-        return Setback(f"access refused while {doing}: {error.message}", blocker="access", code=error.code)
+        hint = f" ({error.hint})" if error.hint else ""
+        text = f"access refused while {doing}: {error.message}{hint}"
+        return Setback(text, blocker="access", code=error.code)
     if isinstance(error, Throttled):
         advice = error.retry_after_seconds
         text = f"the service asks to slow down while {doing}"
@@ -342,13 +353,14 @@ def choose_batch(found: Sequence[RemoteBatch]) -> tuple[RemoteBatch, tuple[Remot
     return ordered[0], tuple(ordered[1:])
 
 
-LookVerdict = Literal["look_again", "fence", "ruled_out", "unsettled"]
+LookVerdict = Literal["look_again", "fence", "ruled_out", "unfenced", "unsettled"]
 
 
 def judge_absence(view: ShardView, complete: bool, started_at: float, policy: Policy) -> LookVerdict:
     """No batch on our file was listed by a look that began at `started_at`: what follows.
 
-    Only a complete listing counts; a partial one is "unknown", never "absent".
+    Only a complete listing counts; a partial one is "unknown", never "absent". `unfenced`: absent over
+    the whole grace period, on an endpoint where that proves nothing.
     """
     attempt = view.attempt
     assert attempt is not None
@@ -357,25 +369,40 @@ def judge_absence(view: ShardView, complete: bool, started_at: float, policy: Po
         patience = max(2 * policy.grace_seconds, 10 * policy.settle_seconds)
         return "unsettled" if started_at - since > patience else "look_again"
     if attempt.fenced_at is not None:
-        return "ruled_out" if started_at >= attempt.fenced_at + policy.grace_seconds else "look_again"
+        if started_at < attempt.fenced_at + policy.grace_seconds:
+            return "look_again"
+        # Where a create succeeds without its file, a late one may still come: no new attempt by ourselves.
+        return "unfenced" if policy.fence_holds is False else "ruled_out"
     return "fence" if started_at >= since + policy.settle_seconds else "look_again"
 
 
-HarvestDoubt = Literal["no_output_file", "rows_short"]
+HarvestDoubt = Literal["no_output_file", "no_error_file", "rows_short"]
 
 
-def doubt_harvest(batch: RemoteBatch, output_rows: int | None, error_rows: int | None) -> HarvestDoubt | None:
-    """Whether an ended batch's files contradict its own counts. Only `completed` promises sums: after
-    expiry or cancellation they do not add up (wire reference, 3)."""
+def doubt_harvest(
+    batch: RemoteBatch, output_rows: int | None, error_rows: int | None, sent: int = 0
+) -> HarvestDoubt | None:
+    """Whether an ended batch's files contradict its own counts, or, where it gives none, the requests `sent`.
+
+    Only `completed` promises sums: after expiry or cancellation they do not add up (wire reference, 3).
+    Rows that were finished by then were paid for all the same, so a file of them must be offered.
+    """
     counts = batch.counts
-    if batch.status != "completed" or counts is None or not counts.total:
+    if batch.status in ("expired", "cancelled"):
+        return "no_output_file" if counts and counts.completed and not batch.output_file_id else None
+    if batch.status != "completed":
         return None
+    rows = (output_rows or 0) + (error_rows or 0)
+    if counts is None or not counts.total:
+        if rows >= sent:
+            return None
+        return "rows_short" if batch.output_file_id else "no_output_file"
     if counts.completed and not batch.output_file_id:
         return "no_output_file"
     if output_rows is not None and output_rows < counts.completed:
         return "rows_short"
-    if error_rows is not None and error_rows < counts.failed:
-        return "rows_short"
+    if counts.failed and (error_rows or 0) < counts.failed and rows < counts.completed + counts.failed:
+        return "no_error_file" if error_rows is None else "rows_short"
     return None
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from langbatch.errors import JobNotFinished, SetupError
+from langbatch.errors import BatchResultsError, JobNotFinished, SetupError
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
+from langbatch.publish import publishing
 from langbatch.records import Job, Shard
-from langbatch.results import Result, export_csv, export_jsonl, read_results
+from langbatch.results import Result, export_csv, export_jsonl, export_records, read_results
 from langbatch.snapshot import Snapshot
 
 FORMATS = ("jsonl", "csv")
@@ -20,9 +21,13 @@ def require_finished(job: Job) -> None:
     """Raise `JobNotFinished` while requests lack a result."""
     if job.state not in SETTLED_JOB_STATES:
         left = job.total - job.tally.total
+        stuck = job.state in ("paused", "needs_operator")
+        way = f"Wait (`langbatch watch {job.id}`)"
+        if stuck:
+            way = f"`langbatch status {job.id}` tells what it needs"
         raise JobNotFinished(
             f"job {job.id} is {job.state}: {left} of {job.total} requests have no result yet",
-            hint=f"Wait (`langbatch watch {job.id}`), or ask for what there is (`--partial`).",
+            hint=f"{way}, or ask for what there is (`--partial`).",
         )
 
 
@@ -33,15 +38,42 @@ class Delivery:
         self._folder = JobFolder.of(home, job.id)
         self._shards = [shard for shard in shards if shard.tally.total]
         self._paths = [self._folder.joined(shard.index) for shard in self._shards]
+        self._settled = all(shard.state == "done" for shard in self._shards)
 
     def results(self, *, with_request: bool) -> Iterator[Result]:
-        return read_results(self._paths, self._requests() if with_request else None)
+        """In input order. Of a shard that is being retried only the successes: the rest is open again."""
+        snapshot = Snapshot(self._folder.path) if with_request else None
+        for shard, path in zip(self._shards, self._paths, strict=True):
+            lines = snapshot.lines(shard.first, shard.requests, shard.byte_start) if snapshot else None
+            for result in read_results(path, lines):
+                if shard.state == "done" or result.outcome == "succeeded":
+                    yield result
 
-    def export(self, out: Path | BinaryIO, format: str, *, with_request: bool) -> None:  # noqa: A002
-        """Write all of it to a path, whole or not at all, or to an open stream."""
+    def export(
+        self,
+        out: Path | BinaryIO,
+        format: str,  # noqa: A002 - the word users write
+        *,
+        with_request: bool,
+        replace: bool = True,
+    ) -> None:
+        """Write all of it to a path, whole or not at all, or to an open stream.
+
+        Without `replace`, a path that exists by the end stays as it is: `BatchResultsError`.
+        """
+        if isinstance(out, Path):
+            if not out.parent.is_dir():
+                raise BatchResultsError(
+                    f"there is no folder {out.parent}", hint="make it first", code="output_no_folder"
+                )
+            with publishing(out, replace=replace) as sink:
+                self.export(sink, format, with_request=with_request)
+            return
         match format:
-            case "jsonl":
+            case "jsonl" if self._settled:
                 export_jsonl(self._paths, out, self._requests() if with_request else None)
+            case "jsonl":
+                export_records(self.results(with_request=with_request), out)
             case "csv":
                 export_csv(self.results(with_request=False), out)
             case _:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from langbatch import decisions as d
+from langbatch.errors import BatchResultsError
 from langbatch.folders import JobFolder, Part
 from langbatch.join import AttemptPieces, JoinReport, Piece, Verdict, join_shard
+from langbatch.pieces import MAX_ROW_BYTES
 from langbatch.providers.base import Provider
-from langbatch.publish import private_folder, publishing
+from langbatch.publish import TEMPORARY_PREFIX, private_folder, publishing, take_place
 from langbatch.records import OnProgress, Outcome, Progress, RemoteBatch, ShardView
 from langbatch.snapshot import Snapshot
 from langbatch.space import require_room
@@ -49,8 +55,13 @@ class Harvester:
                     if self.on_progress is not None:
                         self.on_progress(Progress("download", done, total, "bytes", part))
 
-                with publishing(path) as sink:
-                    provider.download(file_id, sink, tell)
+                try:
+                    with publishing(path, replace=False) as sink:
+                        provider.download(file_id, sink, tell)
+                except BatchResultsError as error:
+                    if error.code != "output_exists":
+                        raise
+                    # We were frozen, and another process has fetched it meanwhile: its copy may be in use.
             rows[part] = count_rows(path)
         batch = RemoteBatch(
             id=attempt.batch_id or "",
@@ -59,7 +70,7 @@ class Harvester:
             error_file_id=attempt.error_file_id,
             counts=attempt.batch_counts,
         )
-        return d.doubt_harvest(batch, rows["output"], rows["error"])
+        return d.doubt_harvest(batch, rows["output"], rows["error"], attempt.requests)
 
     def forget(self, view: ShardView) -> None:
         """Drop the newest attempt's pieces, to fetch them again."""
@@ -68,10 +79,14 @@ class Harvester:
         for part in _PARTS:
             folder.piece(view.shard.index, view.attempt.number, part).unlink(missing_ok=True)
 
-    def join(self, view: ShardView, *, silence: tuple[Outcome, str, str] | None = None) -> JoinReport:
-        """Write the shard's records from the pieces of all its attempts, and sum them up.
+    @contextmanager
+    def joined(
+        self, view: ShardView, *, silence: tuple[Outcome, str, str] | None = None
+    ) -> Iterator[tuple[JoinReport, Callable[[], None]]]:
+        """The shard's records from the pieces of all its attempts: their sums, and what puts them in place.
 
-        `silence`: what requests without any row end with, for an attempt that never had a batch.
+        Until then they lie beside it under a name of their own, and go away with the block. `silence`:
+        what requests without any row end with, for an attempt that never had a batch.
         """
         folder = JobFolder.of(self.home, view.job.id)
         shard = view.shard
@@ -97,28 +112,54 @@ class Harvester:
             if self.on_progress is not None:
                 self.on_progress(Progress("join", done, total, "requests"))
 
-        private_folder(folder.joined(shard.index).parent)
-        private_folder(folder.quarantine)
-        with (
-            publishing(folder.joined(shard.index)) as out,
-            publishing(folder.quarantined(shard.index)) as quarantine,
-        ):
-            return join_shard(
-                snapshot.ids(shard.first, shard.requests),
-                snapshot.line_numbers(shard.first, shard.requests),
-                shard.first,
-                attempts,
-                out,
-                quarantine,
-                on_progress=tell,
-            )
+        places = {
+            path: path.with_name(f"{TEMPORARY_PREFIX}{shard.fence}-{path.name}")
+            for path in (folder.joined(shard.index), folder.quarantined(shard.index))
+        }
+        for path in places:
+            private_folder(path.parent)
+        records, quarantined = places.values()
+
+        def put_in_place() -> None:
+            for path, staged in places.items():
+                take_place(staged, path)
+
+        try:
+            with publishing(records) as out, publishing(quarantined) as quarantine:
+                report = join_shard(
+                    snapshot.ids(shard.first, shard.requests),
+                    snapshot.line_numbers(shard.first, shard.requests),
+                    shard.first,
+                    attempts,
+                    out,
+                    quarantine,
+                    on_progress=tell,
+                )
+            yield report, put_in_place
+        finally:
+            for staged in places.values():
+                staged.unlink(missing_ok=True)
 
 
 def count_rows(path: Path) -> int:
-    """Lines of a file, a last one without newline included; split on `\\n` bytes only."""
-    rows, last = 0, b"\n"
+    """Whole rows of a file, split on `\\n` bytes only. A last one without newline counts if it is whole: some
+    services leave that newline out, and a body cut short looks the same from outside."""
+    rows = whole_bytes = seen_bytes = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             rows += block.count(b"\n")
-            last = block[-1:]
-    return rows + (last != b"\n")
+            last = block.rfind(b"\n")
+            whole_bytes = seen_bytes + last + 1 if last >= 0 else whole_bytes
+            seen_bytes += len(block)
+        if seen_bytes - whole_bytes > MAX_ROW_BYTES:
+            return rows
+        file.seek(whole_bytes)
+        return rows + _is_whole(file.read())
+
+
+def _is_whole(row: bytes) -> bool:
+    try:
+        msgspec.json.decode(row, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -260,10 +260,10 @@ class Batch:
         return self._manager.results_file(self.id)
 
     def export(self, path: str | os.PathLike[str], format: str | None = None) -> Path:  # noqa: A002
-        """Write the results to `path`; `format` jsonl or csv, by default from its ending."""
+        """Write the results to `path`, over what is there. `format`: jsonl or csv; None: by the ending."""
         self._require_stored()
         target = Path(path)
-        chosen = format or ("csv" if target.suffix.lower() == ".csv" else "jsonl")
+        chosen = format or target.suffix.lower().removeprefix(".") or "jsonl"
         self._manager.export(self.id, target, format=chosen)
         return target
 

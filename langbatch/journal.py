@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from langbatch import failpoints
 from langbatch.publish import publishing
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def append(home: Path, *, job: int, shard: int, attempt: int, batch_id: str) -> 
     descriptor = os.open(home / NAME, flags, 0o600)
     try:
         os.write(descriptor, json.dumps(entry).encode() + b"\n")
-        os.fsync(descriptor)
+        with failpoints.around("fsync"):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -321,12 +322,17 @@ def _kind(mode: int) -> str:
     return next((name for test, name in names if test(mode)), "a device")
 
 
+#: What a spooled standard input's name begins with.
+SPOOLED_PREFIX = "stdin-"
+
+
 def spool_stdin(stream: BinaryIO, folder: Path) -> Path:
     """Copy a stream that can be read only once into a private file (0600) in `folder`; its path.
 
-    The caller removes it. The name is `stdin.jsonl`; a leftover of that name is not overwritten.
+    The caller removes it. Its name is its own: others may be reading their standard input too, and a
+    killed process leaves its file behind.
     """
-    path = folder / "stdin.jsonl"
+    path = folder / f"{SPOOLED_PREFIX}{secrets.token_hex(8)}.jsonl"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb", buffering=0) as sink:
@@ -336,5 +342,10 @@ def spool_stdin(stream: BinaryIO, folder: Path) -> Path:
                 while view:
                     view = view[sink.write(view) :]
     except OSError as error:
-        raise BatchStorageError(f"standard input cannot be kept in {folder}: {error.strerror}") from error
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise BatchStorageError(
+            f"standard input cannot be kept in {folder}: {error.strerror}",
+            hint="Free space there or make it writable, or write the requests to a file and name that.",
+        ) from error
     return path

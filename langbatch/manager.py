@@ -19,6 +19,7 @@ from langbatch.admission import Submission, admit, plan
 from langbatch.clock import Clock, SystemClock
 from langbatch.config import Credentials, Settings, reopen_target, resolve_target
 from langbatch.delivery import Delivery, require_finished
+from langbatch.endpoint import known_facts
 from langbatch.errors import (
     BatchStateError,
     JobNotFinished,
@@ -49,7 +50,10 @@ from langbatch.status import JobStatus, job_status
 from langbatch.waiting import Patience, never_reached, obstacle, progress_of, settling
 
 if TYPE_CHECKING:
+    from langbatch.cleanup import Cleanup
+    from langbatch.findings import Diagnosis
     from langbatch.providers.base import Provider
+    from langbatch.recovery import Recovery
     from langbatch.results import Result
     from langbatch.runner import Runner
     from langbatch.store.store import JobStore
@@ -117,6 +121,8 @@ class JobManager:
             from langbatch.store.store import JobStore
 
             private_folder(self.home)
+            if not any(self.home.iterdir()):
+                self.home.chmod(0o700)  # made by somebody for us, with the umask
             private_folder(self.home / "jobs")
             if self.settings.database_url is None:
                 refuse_network_disk(self.home)
@@ -145,14 +151,19 @@ class JobManager:
         return provider
 
     def _policy(self, job: Job) -> decisions.Policy:
+        chosen, facts = self.settings.grace_seconds, known_facts(self._store, job.target)
         return decisions.Policy(
             poll_seconds=self.settings.poll_seconds_for(job.target),
-            grace_seconds=1800.0 if self.settings.grace_seconds is None else self.settings.grace_seconds,
+            grace_seconds=facts.grace_seconds if chosen is None else chosen,
+            fence_holds=facts.absence_is_proof,
         )
 
     def use_credentials(self, job_id: str, credentials: Credentials) -> None:
         """Use these for a job's calls in this process. They are never stored."""
-        self._credentials[self._store.find(job_id).id] = credentials
+        job = self._store.find(job_id)
+        self._credentials[job.id] = credentials
+        if (provider := self._open.providers.pop(job.key, None)) is not None:
+            provider.close()
 
     def close(self) -> None:
         """Close connections. Jobs go on wherever they are advanced next."""
@@ -204,7 +215,7 @@ class JobManager:
             gzip=gzip,
             max_requests_per_shard=max_requests_per_shard,
         )
-        self._credentials[submission.id] = credentials
+        self.use_credentials(submission.id, credentials)
         if on_stored is not None:
             on_stored(submission)
         if start:
@@ -307,12 +318,12 @@ class JobManager:
         began = self._clock.monotonic()
         patience = min(FILE_WAIT_SECONDS, 60 * self._policy(job).poll_seconds)
         due = runner.advance(job.key, eager=True)
-        while due is not None and settling(self._shards(job.key)):
+        while due is not None and settling(self._store.shards(job.key)):
             if self._clock.monotonic() - began >= patience:
                 break
             self._clock.sleep(min(due, patience))
             due = runner.advance(job.key)
-        error = obstacle(self._shards(job.key)) or never_reached(self._shards(job.key))
+        error = obstacle(self._shards(job.key)) or never_reached(self._store.shards(job.key))
         if error is not None:
             raise error
         return self.status(job.id, offline=True)
@@ -448,7 +459,7 @@ class JobManager:
         from langbatch import settlement
 
         job = self._store.find(job_id)
-        settlement.resubmit(self._store, self._clock, job, shard)
+        settlement.resubmit(self._store, self._open_provider(job), self._clock, job, shard)
         return self.status(job.id)
 
     # ------------------------------------------------------------ out
@@ -474,9 +485,13 @@ class JobManager:
         format: str = "jsonl",  # noqa: A002 - the word users write
         with_request: bool = False,
         partial: bool = False,
+        replace: bool = True,
     ) -> JobStatus:
-        """Write the joined results (jsonl or csv) to a path (atomically, 0600) or an open binary stream."""
-        self._delivery(job_id, partial).export(out, format, with_request=with_request)
+        """Write the joined results (jsonl or csv) to a path (atomically, 0600) or an open binary stream.
+
+        Without `replace`, a path that exists by the end stays as it is: `BatchResultsError`, as for a folder
+        that is not there."""
+        self._delivery(job_id, partial).export(out, format, with_request=with_request, replace=replace)
         return self.status(job_id, offline=True)
 
     def results_file(self, job_id: str) -> Path:
@@ -515,6 +530,60 @@ class JobManager:
                         if file_id is not None:
                             with suppress(ProviderError):
                                 provider.delete_file(file_id)
+
+    # ------------------------------------------------------------ upkeep
+
+    def doctor(
+        self,
+        provider: str = "azure",
+        *,
+        kind: EndpointKind = "chat_completions",
+        model: str | None = None,
+        canary: bool = False,
+        **target: Any,
+    ) -> Diagnosis:
+        """What is wrong with this machine, the configuration or the endpoint. `canary` also measures the
+        endpoint with a batch of one request (under a cent), which makes waits after lost replies shorter.
+
+        Raises nothing that it can tell instead; changes nothing but, with `canary`, what is known."""
+        from langbatch.doctor import Examination
+
+        visit = Examination(self.settings, self._clock, lambda: self._store)
+        return visit.examine(provider, kind=kind, model=model, canary=canary, **target)
+
+    def gc(self, *, dry_run: bool = False) -> Cleanup:
+        """Delete what finished jobs left at their services, and leftovers of dead processes here. `dry_run`
+        only tells. Trouble with an endpoint is in the answer's `errors`, and the others are tidied."""
+        from langbatch.cleanup import Sweeper
+
+        return Sweeper(self._store, self.home, self._open_provider, self._clock, dry_run).sweep()
+
+    def recover(
+        self,
+        provider: str = "azure",
+        *,
+        store_id: str | None = None,
+        kind: EndpointKind = "chat_completions",
+        model: str | None = None,
+        **target: Any,
+    ) -> Recovery:
+        """Bring back jobs whose database is lost from what the service shows of them, then advance them.
+
+        `store_id` names the store that was lost; without it, jobs of this store, or, into an empty one, of
+        the only other that is found. `model` as it was given to `submit`. Safe to repeat. Raises
+        `BatchStateError` where several stores could be meant, and what listing and downloading raise."""
+        from langbatch.recovery import Recoverer
+
+        where, credentials = resolve_target(provider, kind, model=model, **target)
+        opened = open_provider(where, credentials)
+        try:
+            done = Recoverer(self._store, self.home, opened, where, self._clock).recover(store_id)
+        finally:
+            opened.close()
+        for job_id in done.jobs:
+            self._credentials[job_id] = credentials
+            self.status(job_id)
+        return done
 
     def target_of(self, job_id: str) -> Target:
         """Where the job is sent."""

@@ -45,11 +45,18 @@ def publishing(path: Path, mode: int = 0o600, *, replace: bool = True) -> Iterat
                 os.rename(temporary, path)
         else:
             _take_free_name(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def take_place(staged: Path, path: Path) -> None:
+    """Give a file that was published under another name its own; it is on the disk when this returns."""
+    with failpoints.around("rename"):
+        os.rename(staged, path)
+    sync_folder(path.parent)
 
 
 def private_folder(path: Path) -> Path:
@@ -97,7 +104,7 @@ def _take_free_name(temporary: Path, path: Path) -> None:
         os.unlink(temporary)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A rename is on the disk only once its folder is."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -16,8 +16,9 @@ MASK = "***"
 
 #: Only so much of a text is looked at: a megabyte of error page needs no masking beyond what is shown.
 _LOOKED_AT = 64 * 1024
-#: A known secret shorter than this is not searched for: masking "a" everywhere would only show where it is.
+#: A known secret shorter than this is masked as a whole word only: masking every "a" would show where it is.
 _SHORTEST_SECRET = 6
+_SHORTEST_WORD = 3
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # name:password@ in a URL
@@ -48,6 +49,8 @@ def mask_secrets(text: str, known: Iterable[str] = ()) -> str:
     for secret in sorted(known, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, MASK)
+        elif len(secret) >= _SHORTEST_WORD:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -102,6 +103,12 @@ class Result:
 
     def __hash__(self) -> int:
         return hash(self._record)
+
+    def to_jsonl(self) -> bytes:
+        """The record as one line of JSON, with the request's body where requests were asked for."""
+        if self._request_line is None:
+            return self._record
+        return _with_request(self._record, self._request_line)
 
     def __repr__(self) -> str:
         return f"Result(custom_id={self.custom_id!r}, outcome={self.outcome!r}, line={self.line})"
@@ -250,6 +257,11 @@ def _encode(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
+def _with_request(record: bytes, request_line: bytes) -> bytes:
+    body = _request_body(request_line, _read_head(record).custom_id)
+    return b'%b, "request": %b}\n' % (record.rstrip()[:-1], bytes(body))
+
+
 def _request_body(request_line: bytes, custom_id: str) -> msgspec.Raw:
     try:
         request = _request_decoder.decode(request_line)
@@ -288,10 +300,19 @@ def export_jsonl(
                         sink.write(block)
             return written
         for record in _records(paths):
-            body = _request_body(_next_request(requests), _read_head(record).custom_id)
-            sink.write(b'%b, "request": %b}\n' % (record.rstrip()[:-1], bytes(body)))
+            sink.write(_with_request(record, _next_request(requests)))
             written += 1
         _no_more(requests)
+    return written
+
+
+def export_records(results: Iterable[Result], out: Path | BinaryIO) -> int:
+    """Write results as JSONL, one by one: slower than `export_jsonl`, for a choice of them."""
+    written = 0
+    with _opened(out) as sink:
+        for result in results:
+            sink.write(result.to_jsonl())
+            written += 1
     return written
 
 
@@ -339,11 +360,18 @@ def export_csv(results: Iterable[Result], out: Path | BinaryIO) -> int:
 _NO_USAGE: Final = Usage()
 
 
+#: Escapes and bidi overrides that a terminal would obey; tab, newline and return are text.
+_TERMINAL_ORDERS: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
 def _cell(value: str | int | None) -> str:
     if value is None:
         return ""
     if isinstance(value, int):
         return str(value)
+    value = _TERMINAL_ORDERS.sub("", value)
     formula = value.startswith(_FORMULA_STARTS)
     if formula or not _CSV_SPECIAL.isdisjoint(value) or value != value.strip():
         return '"' + ("'" if formula else "") + value.replace('"', '""') + '"'

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from langbatch.clock import Clock
-from langbatch.errors import BatchStateError
+from langbatch.errors import BatchStateError, Refused, RemoteNotFound
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers.base import Provider
@@ -35,6 +35,11 @@ def retry(store: JobStore, home: Path, job: Job) -> None:
 def adopt(store: JobStore, provider: Provider, job: Job, batch_id: str, shard: int | None) -> None:
     """Take `batch_id` for the batch of the shard that needs an operator."""
     index, attempt = _stuck(store, job, shard)
+    if attempt is None:
+        raise BatchStateError(
+            f"shard {index} of job {job.id} has sent nothing, so no batch can be its own",
+            hint=f"`langbatch reconcile {job.id} --resubmit` lets it begin.",
+        )
     batch = provider.get_batch(batch_id)
     if batch.input_file_id and attempt.file_id and batch.input_file_id != attempt.file_id:
         raise BatchStateError(
@@ -46,18 +51,34 @@ def adopt(store: JobStore, provider: Provider, job: Job, batch_id: str, shard: i
         store.move(claim, "needs_operator", "operator_adopts", shard=CLEAR, attempt=facts, note=batch_id)
 
 
-def resubmit(store: JobStore, clock: Clock, job: Job, shard: int | None) -> None:
-    """Let the shard that needs an operator begin anew; a batch it may have had no longer counts."""
+def resubmit(store: JobStore, provider: Provider, clock: Clock, job: Job, shard: int | None) -> None:
+    """Let the shard that needs an operator begin anew; a batch it may have had no longer counts.
+
+    The operator saw no batch, but cannot see a create still under way, or a process frozen before one.
+    So the old input file goes first, and such a create fails when it comes.
+    """
     index, attempt = _stuck(store, job, shard)
+    if attempt is not None and attempt.file_id is not None and attempt.batch_id is None:
+        try:
+            provider.delete_file(attempt.file_id)
+        except (RemoteNotFound, Refused):
+            pass  # gone, or not to be deleted by us: the operator's word must do
     ended = {"ended_at": clock.now(), "ended_as": "resubmitted"}
+    over = attempt is None or attempt.ended_as == "harvested"
     with _claimed(store, job, index) as claim:
         store.move(
-            claim, "needs_operator", "operator_resubmits", shard=CLEAR, attempt=ended, note=attempt.name
+            claim,
+            "needs_operator",
+            "operator_resubmits",
+            shard=CLEAR,
+            attempt={} if over else ended,
+            note=attempt.name if attempt else None,
         )
 
 
-def _stuck(store: JobStore, job: Job, shard: int | None) -> tuple[int, Attempt]:
-    stuck = [(s.index, a) for s, a in store.shards(job.key) if s.state == "needs_operator" and a is not None]
+def _stuck(store: JobStore, job: Job, shard: int | None) -> tuple[int, Attempt | None]:
+    """The shard meant and its newest attempt; None where it was parked before its first."""
+    stuck = [(s.index, a) for s, a in store.shards(job.key) if s.state == "needs_operator"]
     chosen = [(index, attempt) for index, attempt in stuck if shard in (None, index)]
     if len(chosen) == 1:
         return chosen[0]

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from langbatch import failpoints
 from langbatch.errors import BatchStorageError
-from langbatch.publish import private_folder
+from langbatch.publish import private_folder, sync_folder
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -145,7 +145,7 @@ class SnapshotWriter:
                     os.fsync(file.fileno())
                 file.close()
             self._files.clear()
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         self.written = Written(self._total, self._bytes, digest.hexdigest())
         return self.written
 
@@ -293,15 +293,6 @@ def _little(values: array[int]) -> array[int]:
         values = values[:]
         values.byteswap()
     return values
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with failpoints.around("fsync"):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -59,7 +59,13 @@ def find_upload(step: Step, provider: Provider) -> None:
     if found is not None:
         _uploaded(step, provider, found)
         return
-    step.move("upload_lost", shard=CLEAR, attempt=step.ended("upload_lost"), note=step.attempt.name)
+    # The troubles go on counting, so that an outage is ridden out with growing waits.
+    now = step.clock.now()
+    wait = d.backoff_seconds(step.shard.troubles, step.policy.poll_seconds, step.roll())
+    attention = step.shard.attention or "an upload's reply was lost, and its file is not listed"
+    shard = {"attention": attention, "waits_for": "trouble", "due_at": now + wait}
+    ended = step.ended("upload_lost")
+    step.move("upload_lost", shard=shard, attempt=ended, note=step.attempt.name)
 
 
 def check_file(step: Step, provider: Provider) -> None:

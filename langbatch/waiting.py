@@ -14,7 +14,7 @@ from langbatch.errors import (
     SetupError,
     Unreachable,
 )
-from langbatch.records import Progress, Shard
+from langbatch.records import Attempt, Progress, Shard
 from langbatch.status import JobStatus
 
 
@@ -29,19 +29,29 @@ def obstacle(shards: Sequence[Shard]) -> LangBatchError | None:
     if "disk" in blockers:
         return BatchStorageError(text, hint=f"Free some disk space, {then}")
     if "setup" in blockers:
-        return SetupError(text, hint=f"Check endpoint, api-version and credentials, {then}")
+        return SetupError(
+            text,
+            hint="Check endpoint and api-version, and submit the same file again with the right ones (it is "
+            "the same job), or mend the credentials and run `langbatch resume`. Nothing was lost.",
+        )
     return AccessRefused(text, hint=f"Check the key, token or role, {then}")
 
 
-def never_reached(shards: Sequence[Shard]) -> Unreachable | None:
+def never_reached(shards: Sequence[tuple[Shard, Attempt | None]]) -> Unreachable | None:
     """That nothing of the job could be sent because no call came through; None otherwise."""
-    unfinished = [shard for shard in shards if shard.state != "done"]
+    unfinished = [(shard, attempt) for shard, attempt in shards if shard.state != "done"]
     if not unfinished or any(
-        shard.waits_for != "trouble" or shard.state not in ("waiting", "uploaded") for shard in unfinished
+        shard.waits_for != "trouble" or shard.state not in ("waiting", "uploaded") or _answered(attempt)
+        for shard, attempt in unfinished
     ):
         return None
-    text = unfinished[0].attention or "the service cannot be reached"
+    text = unfinished[0][0].attention or "the service cannot be reached"
     return Unreachable(text, hint="The job is stored; `langbatch resume` goes on when the service answers.")
+
+
+def _answered(attempt: Attempt | None) -> bool:
+    """Whether an attempt has ended: the service was there, though what it did came to nothing."""
+    return attempt is not None and attempt.ended_at is not None
 
 
 def in_trouble(shards: Sequence[Shard]) -> bool:
@@ -84,13 +94,17 @@ class Patience:
         return self._trouble_since + self.outage_seconds - now
 
 
-def settling(shards: Sequence[Shard]) -> bool:
+def settling(shards: Sequence[tuple[Shard, Attempt | None]]) -> bool:
     """Whether a little patience may still bring a batch: the service is taking in a file, or stumbled
     after it had answered before."""
     return any(
         shard.waits_for == "file"
-        or (shard.waits_for == "trouble" and shard.state in ("uploading", "uploaded"))
-        for shard in shards
+        or (
+            shard.waits_for == "trouble"
+            and (shard.state in ("uploading", "uploaded") or _answered(attempt))
+            and shard.state != "needs_operator"
+        )
+        for shard, attempt in shards
     )
 
 

@@ -33,7 +33,9 @@ class VirtualClock:
         self.emulated.advance(seconds)
 
 
-def chat_line(custom_id: str, *, model: str | None = "dep", url: str = "/chat/completions", **body: Any) -> str:
+def chat_line(
+    custom_id: str, *, model: str | None = "dep", url: str = "/chat/completions", **body: Any
+) -> str:
     """One request line as users write it."""
     content = {"messages": [{"role": "user", "content": f"{SECRET_PROMPT} {custom_id}"}], **body}
     if model is not None:

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from langbatch_cli import demo, emulator, ending, fetch, options, status, submit, validate, watch
+from langbatch_cli import (
+    demo,
+    doctor,
+    emulator,
+    ending,
+    fetch,
+    gc,
+    options,
+    recover,
+    status,
+    submit,
+    validate,
+    watch,
+)
 from langbatch_cli.exits import Exit
 from langbatch_cli.failures import report, version
 from langbatch_cli.session import Detached, Session, UsageError
@@ -30,7 +43,10 @@ for function in (
     ending.retry,
     watch.resume,
     ending.reconcile,
+    doctor.doctor,
     ending.purge,
+    gc.gc,
+    recover.recover,
     emulator.emulator,
     demo.demo,
 ):

@@ -30,6 +30,8 @@ def of_error(error: langbatch.LangBatchError) -> Exit:
     if isinstance(error, langbatch.BatchResultsError):
         # A name that may not be written to is for the user to change; unreadable results are nobody's wish.
         return Exit.USAGE if error.code.startswith("output_") else Exit.UNEXPECTED
+    if error.code == "unknown_provider":
+        return Exit.USAGE
     table: tuple[tuple[type[langbatch.LangBatchError], Exit], ...] = (
         (langbatch.BatchValidationError, Exit.INPUT_INVALID),
         (langbatch.BatchInitializationError, Exit.INPUT_INVALID),

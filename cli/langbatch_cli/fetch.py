@@ -59,13 +59,19 @@ def fetch(
             )
             sys.stdout.buffer.flush()
         else:
-            if not path.parent.is_dir():
-                raise UsageError(f"there is no folder {visible(str(path.parent))}", "make it first")
+            # Asked again, for good, when the file takes its name: another fetch may be faster.
             if not force and os.path.lexists(path):
                 raise UsageError(
                     f"{visible(str(path))} exists", "add --force to overwrite it, or name another with -o"
                 )
-            manager.export(status.id, path, format=form.value, with_request=with_request, partial=partial)
+            manager.export(
+                status.id,
+                path,
+                format=form.value,
+                with_request=with_request,
+                partial=partial,
+                replace=force,
+            )
             if session.json:
                 written = status.total - status.counts.pending
                 session.put_document(

@@ -23,10 +23,29 @@ InputFile = Annotated[
 ]
 Provider = Annotated[str, typer.Option("--provider", help="azure or openai.")]
 Model = Annotated[
-    str | None, typer.Option("--model", help="The model to write into every line.", show_default=False)
+    str | None,
+    typer.Option(
+        "--model", help="The model to write into every line; on Azure the deployment.", show_default=False
+    ),
 ]
 Deployment = Annotated[
-    str | None, typer.Option("--deployment", help="The same, in Azure's word.", show_default=False)
+    str | None,
+    typer.Option("--deployment", help="The Azure deployment to write into every line.", show_default=False),
+]
+ApiVersion = Annotated[
+    str | None,
+    typer.Option("--api-version", help="A date such as 2024-10-21, or v1.", show_default=False),
+]
+AzureEndpoint = Annotated[
+    str | None,
+    typer.Option("--azure-endpoint", "--api-base", help="https://NAME.openai.azure.com", show_default=False),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", help="The service's base URL, used as it is.", show_default=False),
+]
+AllowHttp = Annotated[
+    bool, typer.Option("--allow-http", help="Allow an unencrypted service on another machine.")
 ]
 AutoId = Annotated[bool, typer.Option("--auto-id", help="Give lines without a custom_id one.")]
 SplitByModel = Annotated[bool, typer.Option("--split-by-model", help="Allow several models; one batch each.")]

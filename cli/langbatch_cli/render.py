@@ -201,8 +201,11 @@ def intake_lines(intake: Intake, width: int | None) -> list[Line]:
 
 
 def warning_lines(intake: Intake, width: int | None) -> list[Line]:
-    """What is odd about a file, and let through."""
+    """What is odd about a file, and let through; and in how many lines the target changes model or url."""
     lines: list[Line] = []
+    if intake.edited_lines:
+        text = f"{amount(intake.edited_lines, 'line')}: model or url is set to the target's when it is sent"
+        lines += labelled("edits", text, width)
     for warning in intake.warnings:
         times = (
             ""

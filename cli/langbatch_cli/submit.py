@@ -34,20 +34,9 @@ def submit(
     provider: options.Provider = "azure",
     deployment: options.Deployment = None,
     model: options.Model = None,
-    api_version: Annotated[
-        str | None,
-        typer.Option("--api-version", help="A date such as 2024-10-21, or v1.", show_default=False),
-    ] = None,
-    azure_endpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--azure-endpoint", "--api-base", help="https://NAME.openai.azure.com", show_default=False
-        ),
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option("--base-url", help="The service's base URL, used as it is.", show_default=False),
-    ] = None,
+    api_version: options.ApiVersion = None,
+    azure_endpoint: options.AzureEndpoint = None,
+    base_url: options.BaseUrl = None,
     name: Annotated[str | None, typer.Option("--name", help="A name for people.", show_default=False)] = None,
     new: Annotated[bool, typer.Option("--new", help="Send and pay again, even if this job exists.")] = False,
     skip_invalid: Annotated[
@@ -65,9 +54,7 @@ def submit(
         bool, typer.Option("--dry-run", help="Tell what would be sent. No network; nothing is stored.")
     ] = False,
     wait: options.Wait = False,
-    allow_http: Annotated[
-        bool, typer.Option("--allow-http", help="Allow an unencrypted service on another machine.")
-    ] = False,
+    allow_http: options.AllowHttp = False,
     json: options.Json = False,
     home: options.Home = None,
 ) -> Exit:

@@ -68,6 +68,7 @@ def intake_document(intake: Intake) -> dict[str, Any]:
         "sha256": intake.sha256,
         "kind": intake.kind,
         "models": list(intake.models),
+        "edited_lines": intake.edited_lines,
         "warnings": [
             {"code": w.code, "count": w.count, "first_line": w.first_line, "message": w.message}
             for w in intake.warnings

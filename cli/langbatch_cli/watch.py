@@ -35,7 +35,8 @@ def watch(
             status, code = wait_and_come_back(session, manager, ids[0], events=session.json)
             if not session.json:
                 session.say(job_lines(status, session.width, session.limit))
-                session.say(f"Next: {session.command('fetch', status.id)}")
+                next_command = "retry" if status.state == "failed" else "fetch"
+                session.say(f"Next: {session.command(next_command, status.id)}")
             return code
         errors = _wait(session, manager, ids, events=session.json, come_back=session.command("watch", *ids))
         found = [manager.status(job_id, offline=True) for job_id in ids]

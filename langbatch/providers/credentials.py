@@ -7,6 +7,7 @@ more when a service answers 401. Nothing here is ever stored, and a repr shows t
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import time
 import warnings
@@ -77,6 +78,8 @@ def build_credential(credentials: Credentials) -> Any:
     """The azure-identity object for a kind that needs one; imports that package (0.4 s) only now."""
     import azure.identity
 
+    # It logs each way that it tried; unless the program listens, Python would print that on stderr.
+    logging.getLogger("azure").addHandler(logging.NullHandler())
     match credentials.kind:
         case "client_secret":
             return azure.identity.ClientSecretCredential(

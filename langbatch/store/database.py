@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -17,6 +19,8 @@ from langbatch.store.schema import SCHEMA_VERSION
 
 #: How long a writer waits for another one before giving up, in seconds.
 BUSY_SECONDS = 30.0
+
+_MAGIC = b"SQLite format 3\0"
 
 #: Schema versions older than ours, oldest first: what can be migrated.
 KNOWN_VERSIONS = ("0001",)
@@ -32,6 +36,7 @@ def connect(url: str) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return sa.create_engine(parsed, pool_pre_ping=True)
     if parsed.database:
+        _refuse_others_file(Path(parsed.database))
         _create_private(Path(parsed.database))
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
@@ -56,6 +61,53 @@ def connect(url: str) -> Engine:
     return engine
 
 
+def _refuse_others_file(path: Path) -> None:
+    """Before the first connection, whose journal mode would be written into any database that lets us."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return  # absent, or for the open that follows to complain about
+    if header and not header.startswith(_MAGIC[: len(header)]):
+        raise damaged("its first bytes are not SQLite's")
+    # Bytes 18 and 19 are 2 in WAL mode (https://sqlite.org/fileformat2.html), which ours always are in.
+    if len(header) < 20 or header[18:20] == b"\x02\x02":
+        return
+    with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
+        try:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        except sqlite3.Error:
+            return  # another process is making it at this moment, or what follows says what is wrong
+    if tables and "alembic_version" not in tables:
+        raise foreign()
+
+
+def read_only_uri(path: Path) -> str:
+    return f"file:{quote(str(path))}?mode=ro"
+
+
+def foreign() -> BatchStorageError:
+    return BatchStorageError(
+        "this database is not langbatch's: it has tables, but no schema version",
+        hint="Point LANGBATCH_HOME or LANGBATCH_DATABASE_URL somewhere else. Nothing was changed.",
+    )
+
+
+def damaged(text: str) -> BatchStorageError:
+    return BatchStorageError(
+        f"the database file is damaged ({text})",
+        hint="Nothing was written. Restore a backup of langbatch.db, or move the file away and rebuild "
+        "the jobs with `langbatch recover --from-remote`.",
+    )
+
+
+def newer(found: str) -> BatchStorageError:
+    return BatchStorageError(
+        f"the database has schema {found}, newer than this langbatch's {SCHEMA_VERSION}",
+        hint="Upgrade langbatch (pip install -U langbatch-manager). Nothing was changed.",
+    )
+
+
 def _create_private(path: Path) -> None:
     """Create the file 0600 before SQLite would with the umask; its -wal and -shm copy the mode."""
     try:
@@ -72,10 +124,7 @@ def schema_version(connection: Connection) -> str | None:
     tables = sa.inspect(connection).get_table_names()
     if "alembic_version" not in tables:
         if tables:
-            raise BatchStorageError(
-                "this database is not langbatch's: it has tables, but no schema version",
-                hint="Point LANGBATCH_HOME or LANGBATCH_DATABASE_URL somewhere else. Nothing was changed.",
-            )
+            raise foreign()
         return None
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
@@ -92,10 +141,7 @@ def prepare(engine: Engine) -> None:
             if found == SCHEMA_VERSION:
                 return
             if found is not None and found not in KNOWN_VERSIONS:
-                raise BatchStorageError(
-                    f"the database has schema {found}, newer than this langbatch's {SCHEMA_VERSION}",
-                    hint="Upgrade langbatch (pip install -U langbatch-manager). Nothing was changed.",
-                )
+                raise newer(found)
             if found is not None:
                 _backup(connection, found)
             _migrate(connection)
@@ -147,11 +193,7 @@ def storage_error(error: DBAPIError) -> BatchStorageError:
             hint="Stop the program that holds it, then run the same command again. Nothing was lost.",
         )
     if "malformed" in lowered or "not a database" in lowered:
-        return BatchStorageError(
-            f"the database file is damaged ({text})",
-            hint="Nothing was written. Restore a backup of langbatch.db, or move the file away and rebuild "
-            "the jobs with `langbatch recover --from-remote`.",
-        )
+        return damaged(text)
     if "full" in lowered:
         return BatchStorageError(
             "the disk with the database is full",

@@ -33,6 +33,18 @@ store_facts = Table(
     comment="What this store knows of itself: its id, which marks our files on a shared resource.",
 )
 
+endpoint_facts = Table(
+    "endpoint_facts",
+    metadata,
+    Column("provider", String(32), nullable=False),
+    Column("host", Text, nullable=False),
+    Column("fact", String(64), nullable=False),
+    Column("value", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    PrimaryKeyConstraint("provider", "host", "fact"),
+    comment="What `doctor --canary` measured on an endpoint, such as whether the fence holds.",
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -55,6 +67,7 @@ jobs = Table(
     Column("state", String(16), nullable=False),
     Column("cancel_requested", Boolean, nullable=False),
     Column("attention", Text),
+    Column("remark", Text, comment="stands in attention when no shard has anything to say: it was recovered"),
     Column("succeeded", Integer, nullable=False),
     Column("errored", Integer, nullable=False),
     Column("expired", Integer, nullable=False),
@@ -145,6 +158,7 @@ attempts = Table(
     Column("ended_as", String(24)),
     Column("fault_code", Text),
     Column("fault_message", Text, comment="the service's words, masked and cut"),
+    Column("files_gone_at", Float, comment="when none of its files was left at the service"),
     PrimaryKeyConstraint("job", "shard", "number"),
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,20 +268,25 @@ class JobStore:
 
     def view(self, job: int, index: int) -> ShardView:
         """A shard with all that a decision about it may depend on, read in one transaction."""
-        counts = sa.select(
-            sa.func.count().filter(attempts.c.batch_id.is_not(None)),
-            sa.func.count().filter(attempts.c.ended_as.in_(("upload_lost", "file_unusable", "no_batch"))),
-        ).where(attempts.c.job == job, attempts.c.shard == index)
+        key = {"job": job, "index": index}
         with self._reading() as connection:
-            job_row = connection.execute(sa.select(jobs).where(jobs.c.key == job)).one_or_none()
-            row = connection.execute(
-                _shards_with_attempt().where(shards.c.job == job, shards.c.index == index)
-            ).one_or_none()
-            paid, fruitless = connection.execute(counts).one()
+            job_row = connection.execute(_ONE_JOB, {"job": job}).one_or_none()
+            row = connection.execute(_ONE_SHARD, key).one_or_none()
+            paid, fruitless = connection.execute(_ATTEMPT_COUNTS, key).one()
         if job_row is None or row is None:
             raise JobNotFound("this job was purged", hint="`langbatch status` lists the jobs there are.")
         shard, attempt = rows.shard_and_attempt(row)
         return ShardView(rows.job(job_row), shard, attempt, paid, fruitless)
+
+    def times_since(self, claim: Claim, what: str, move: str) -> int:
+        """How many events `what` the claimed shard has had since its last `move`."""
+        ours = (events.c.job == claim.job, events.c.shard == claim.index)
+        last = sa.select(sa.func.max(events.c.n)).where(*ours, events.c.move == move).scalar_subquery()
+        query = sa.select(sa.func.count()).where(
+            *ours, events.c.move == what, events.c.n > sa.func.coalesce(last, 0)
+        )
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def has_shard(self, job: int, index: int) -> bool:
         """Whether there is such a shard still."""
@@ -320,11 +325,7 @@ class JobStore:
         """
         now = self._clock.now()
         with self._writing() as tx:
-            row = tx.execute(
-                sa.select(shards.c.lease_owner, shards.c.lease_until, shards.c.fence, shards.c.crashes).where(
-                    shards.c.job == job, shards.c.index == index
-                )
-            ).one_or_none()
+            row = tx.execute(_LEASE, {"job": job, "index": index}).one_or_none()
             if row is None:
                 return None
             held = row.lease_owner is not None and row.lease_until > now
@@ -416,10 +417,15 @@ class JobStore:
         attempt: Mapping[str, Any] | None = None,
         event: str | None = None,
         note: str | None = None,
+        files: Callable[[], None] | None = None,
     ) -> None:
-        """Facts that change no state: a poll's counts, a wait, a trouble. Never the columns of a move."""
+        """Facts that change no state: a poll's counts, a wait, a trouble. Never the columns of a move.
+
+        `files`: as in `finish`."""
         with self._writing() as tx:
             row = tx.require(claim)
+            if files is not None:
+                files()
             tx.patch(claim, row.attempt, shard or {}, attempt or {})
             if event is not None:
                 tx.log(claim.job, claim.index, row.attempt, event, row.state, row.state, note)
@@ -437,10 +443,17 @@ class JobStore:
         usage: Usage,
         rows_without_success: Iterable[Unsuccessful],
         note: str | None = None,
+        files: Callable[[], None] | None = None,
     ) -> None:
-        """A move to `done`, with the shard's outcomes, in one transaction."""
+        """A move to `done`, with the shard's outcomes, in one transaction.
+
+        `files` changes the shard's files while the claim is known to hold: a process that was frozen and
+        comes back must not put its old files over those of the one that took over.
+        """
         with self._writing() as tx:
             row = tx.move(claim, origin, move, {**shard, **summary(tally, usage)}, attempt, note)
+            if files is not None:
+                files()
             tx.execute(
                 unsuccessful.delete().where(
                     unsuccessful.c.job == claim.job,
@@ -452,6 +465,16 @@ class JobStore:
             if batch:
                 tx.execute(unsuccessful.insert(), batch)
             tx.refresh_job(claim.job)
+
+    def update_settings(self, job: int, settings: Mapping[str, str]) -> None:
+        """Let a job reach its target by another api-version or path from now on."""
+        text = json.dumps(dict(settings), sort_keys=True)
+        with self._writing() as tx:
+            changed = tx.execute(
+                jobs.update().where(jobs.c.key == job, jobs.c.settings != text).values(settings=text)
+            )
+            if changed.rowcount:
+                tx.log(job, None, None, "settings_changed", None, None, None)
 
     def request_cancel(self, job: int) -> bool:
         """Ask for a job's end. False where it had ended already."""
@@ -475,7 +498,15 @@ class JobStore:
                 claim,
                 "done",
                 "retry_requested",
-                {"ended_as": None, "due_at": 0.0, "not_before": 0.0, "troubles": 0, "attention": None},
+                {
+                    "ended_as": None,
+                    "due_at": 0.0,
+                    "not_before": 0.0,
+                    "troubles": 0,
+                    "attention": None,
+                    # Pending again: what they end with is open once more.
+                    **{name: 0 for name in OUTCOMES if name != "succeeded"},
+                },
                 {},
                 None,
             )
@@ -493,3 +524,16 @@ def _shards_with_attempt() -> sa.Select[Any]:
         *(column.label(f"s_{column.name}") for column in shards.c),
         *(column.label(f"a_{column.name}") for column in attempts.c),
     ).select_from(with_newest_attempt())
+
+
+# Put together once: for statements of many columns that costs more than running them.
+_THIS_SHARD = (shards.c.job == sa.bindparam("job"), shards.c.index == sa.bindparam("index"))
+_LEASE = sa.select(shards.c.lease_owner, shards.c.lease_until, shards.c.fence, shards.c.crashes).where(
+    *_THIS_SHARD
+)
+_ONE_JOB = sa.select(jobs).where(jobs.c.key == sa.bindparam("job"))
+_ONE_SHARD = _shards_with_attempt().where(*_THIS_SHARD)
+_ATTEMPT_COUNTS = sa.select(
+    sa.func.count().filter(attempts.c.batch_id.is_not(None)),
+    sa.func.count().filter(attempts.c.ended_as.in_(("file_unusable", "no_batch"))),
+).where(attempts.c.job == sa.bindparam("job"), attempts.c.shard == sa.bindparam("index"))

@@ -43,13 +43,8 @@ class Writing:
         return cast("sa.CursorResult[Any]", self.connection.execute(statement, parameters))
 
     def require(self, claim: Claim) -> sa.Row[Any]:
-        row = self.execute(
-            sa.select(shards).where(
-                shards.c.job == claim.job,
-                shards.c.index == claim.index,
-                shards.c.fence == claim.fence,
-            )
-        ).one_or_none()
+        held_shard = {"job": claim.job, "index": claim.index, "fence": claim.fence}
+        row = self.execute(_HELD_SHARD, held_shard).one_or_none()
         if row is None:
             raise LostClaim(
                 "another process took this shard over",
@@ -129,24 +124,9 @@ class Writing:
     def refresh_job(self, job: int) -> None:
         """A job's row says what its shards say, in the transaction that changed one of them."""
         now = self.now
-        seen = self.execute(
-            sa.select(
-                shards.c.state,
-                shards.c.blocker,
-                shards.c.ended_as,
-                shards.c.attention,
-                attempts.c.batch_status,
-            )
-            .select_from(with_newest_attempt())
-            .where(shards.c.job == job)
-            .order_by(shards.c.index)
-        ).all()
+        seen = self.execute(_STATES, {"job": job}).all()
         state = job_state(ShardSummary(r.state, r.blocker, r.ended_as, r.batch_status) for r in seen)
-        sums = self.execute(
-            sa.select(*(sa.func.sum(shards.c[name]).label(name) for name in (*OUTCOMES, *USAGE))).where(
-                shards.c.job == job
-            )
-        ).one()
+        sums = self.execute(_SUMS, {"job": job}).one()
         waiting = [r.attention for r in seen if r.attention and r.state != "done"]
         settled = state in SETTLED_JOB_STATES
         self.execute(
@@ -154,7 +134,7 @@ class Writing:
             .where(jobs.c.key == job)
             .values(
                 state=state,
-                attention=attention_of(waiting),
+                attention=attention_of(waiting) if waiting else jobs.c.remark,
                 updated_at=now,
                 finished_at=sa.func.coalesce(jobs.c.finished_at, now) if settled else None,
                 **sums._mapping,
@@ -188,3 +168,26 @@ def with_newest_attempt() -> sa.Join:
             attempts.c.number == shards.c.attempt,
         ),
     )
+
+
+# Put together once: for statements of many columns that costs more than running them.
+_HELD_SHARD = sa.select(shards).where(
+    shards.c.job == sa.bindparam("job"),
+    shards.c.index == sa.bindparam("index"),
+    shards.c.fence == sa.bindparam("fence"),
+)
+_STATES = (
+    sa.select(
+        shards.c.state,
+        shards.c.blocker,
+        shards.c.ended_as,
+        shards.c.attention,
+        attempts.c.batch_status,
+    )
+    .select_from(with_newest_attempt())
+    .where(shards.c.job == sa.bindparam("job"))
+    .order_by(shards.c.index)
+)
+_SUMS = sa.select(*(sa.func.sum(shards.c[name]).label(name) for name in (*OUTCOMES, *USAGE))).where(
+    shards.c.job == sa.bindparam("job")
+)

@@ -15,7 +15,7 @@ from running import CommandLine
 COMMANDS = sorted(info.callback.__name__ for info in app.registered_commands if info.callback)
 PROMISED = {
     "validate", "submit", "status", "watch", "fetch", "cancel", "retry", "resume", "reconcile",
-    "purge", "emulator", "demo",
+    "doctor", "purge", "gc", "recover", "emulator", "demo",
 }  # fmt: skip
 HEAVY = {"openai", "azure", "starlette", "uvicorn", "rich"}
 

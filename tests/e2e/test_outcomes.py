@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from langbatch import BatchStateError, JobNotFinished, Result, chat_completion_batch
+from langbatch import BatchStateError, JobNotFinished, Result, SetupError, chat_completion_batch
 from langbatch.emulator import RowError
 from support import SECRET_KEY, SECRET_PROMPT, World, chat_line, requests_file, world
 
@@ -166,6 +166,48 @@ def test_retry_sends_only_what_did_not_succeed_and_never_overwrites_a_success(tm
         assert manager.wait(job.id).counts.succeeded == 8
         assert [r.attempt for r in manager.results(job.id)] == [1, 1, 2, 1, 1, 2, 1, 1]
         assert here.emulator.payments().executed == 8 + 2
+
+
+def test_while_a_retry_runs_what_had_failed_is_pending_again(tmp_path: Path) -> None:
+    with world(tmp_path, faults=("rows-fail=2",)) as here, here.manager() as manager:
+        job = manager.submit(requests_file(tmp_path / "in.jsonl", IDS), **here.azure)
+        assert manager.wait(job.id).counts.errored == 2
+        status = manager.retry(job.id)
+        assert (status.state, status.counts.succeeded, status.counts.pending) == ("running", 6, 2)
+        partial = list(manager.results(job.id, partial=True, with_request=True))
+        assert [r.outcome for r in partial] == ["succeeded"] * 6
+        out = tmp_path / "partial.jsonl"
+        manager.export(job.id, out, partial=True)
+        assert [json.loads(row)["custom_id"] for row in out.read_text().splitlines()] == [
+            r.custom_id for r in partial
+        ]
+
+
+def test_the_deployment_in_the_lines_and_the_one_given_are_the_same_target(tmp_path: Path) -> None:
+    source = requests_file(tmp_path / "in.jsonl", IDS, model="dep")
+    with world(tmp_path) as here, here.manager() as manager:
+        first = manager.submit(source, **here.azure)
+        assert manager.submit(source, deployment="dep", **here.azure).id == first.id
+        assert manager.submit(source, deployment="other", **here.azure).id != first.id
+
+
+def test_submitting_again_with_the_right_api_version_mends_the_job(tmp_path: Path) -> None:
+    source = requests_file(tmp_path / "in.jsonl", IDS)
+    with world(tmp_path, faults=("upload-404@1",)) as here:
+        with here.manager() as manager, pytest.raises(SetupError, match="api-version"):
+            manager.submit(source, **here.azure | {"api_version": "2024-02-01"})
+        with here.manager() as manager:
+            again = manager.submit(source, **here.azure)
+            assert not again.created
+            assert manager.target_of(again.id).settings["api_version"] == here.azure["api_version"]
+            assert manager.wait(again.id).counts.succeeded == 8
+
+
+def test_a_long_outage_of_uploads_is_ridden_out(tmp_path: Path) -> None:
+    with world(tmp_path, faults=("upload-503-html*12",)) as here:
+        state, _, counts = run(here, tmp_path, here.azure)
+        assert (state, counts) == ("completed", {"succeeded": 8})
+        assert here.counts()["batches"] == 1
 
 
 def test_token_quota_is_waited_for_and_is_no_failure(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_known_secrets_are_masked_wherever_they_stand() -> None:
 
 def test_a_short_known_secret_does_not_riddle_the_text() -> None:
     assert mask_secrets("a cat sat", ["a"]) == "a cat sat"
+    assert mask_secrets("key bad, badly", ["bad"]) == "key ***, badly"
 
 
 def test_an_escape_inside_a_key_does_not_hide_it() -> None:

@@ -199,13 +199,15 @@ def test_bad_11_standard_input_is_spooled_to_a_private_file(tmp_path: Path) -> N
     assert intake_of(path).total == 1
 
 
-def test_bad_11_spooling_never_writes_through_what_is_there(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    (tmp_path / "stdin.jsonl").symlink_to(victim)
-    with pytest.raises(BatchStorageError):
-        spool_stdin(io.BytesIO(b"x"), tmp_path)
-    assert victim.read_text() == "precious"
+def test_bad_11_two_that_read_standard_input_at_once_do_not_meet(tmp_path: Path) -> None:
+    paths = [spool_stdin(io.BytesIO(text), tmp_path) for text in (b"x", b"y")]
+    assert [path.read_bytes() for path in paths] == [b"x", b"y"]
+
+
+def test_bad_11_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BatchStorageError) as caught:
+        spool_stdin(io.BytesIO(b"x"), tmp_path / "nowhere")
+    assert caught.value.hint is not None
 
 
 def test_bad_12_input_symlink_is_followed(tmp_path: Path) -> None:

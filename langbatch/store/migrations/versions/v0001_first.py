@@ -45,11 +45,27 @@ def upgrade() -> None:
         sa.Column("ended_as", sa.String(length=24), nullable=True),
         sa.Column("fault_code", sa.Text(), nullable=True),
         sa.Column("fault_message", sa.Text(), nullable=True, comment="the service's words, masked and cut"),
+        sa.Column(
+            "files_gone_at",
+            sa.Float(),
+            nullable=True,
+            comment="when none of its files was left at the service",
+        ),
         sa.PrimaryKeyConstraint("job", "shard", "number"),
         sa.UniqueConstraint("name"),
     )
     op.create_index(op.f("ix_attempts_batch_id"), "attempts", ["batch_id"], unique=False)
     op.create_index(op.f("ix_attempts_file_id"), "attempts", ["file_id"], unique=False)
+    op.create_table(
+        "endpoint_facts",
+        sa.Column("provider", sa.String(length=32), nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("fact", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("provider", "host", "fact"),
+        comment="What `doctor --canary` measured on an endpoint, such as whether the fence holds.",
+    )
     op.create_table(
         "events",
         sa.Column("n", sa.Integer(), nullable=False),
@@ -96,6 +112,12 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
         sa.Column("attention", sa.Text(), nullable=True),
+        sa.Column(
+            "remark",
+            sa.Text(),
+            nullable=True,
+            comment="stands in attention when no shard has anything to say: it was recovered",
+        ),
         sa.Column("succeeded", sa.Integer(), nullable=False),
         sa.Column("errored", sa.Integer(), nullable=False),
         sa.Column("expired", sa.Integer(), nullable=False),
