@@ -296,15 +296,9 @@ class JobStore:
 
     def unfinished_shards(self, job: int | None = None) -> list[tuple[int, int, float, float]]:
         """`(job, index, due_at, not_before)` of every shard that may still move by itself, most due first."""
-        query = (
-            sa.select(shards.c.job, shards.c.index, shards.c.due_at, shards.c.not_before)
-            .where(shards.c.state.not_in(("done", "needs_operator")))
-            .order_by(shards.c.due_at, shards.c.job, shards.c.index)
-        )
-        if job is not None:
-            query = query.where(shards.c.job == job)
+        query = _MOVING if job is None else _MOVING_OF_JOB
         with self._reading() as connection:
-            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query, {"job": job})]
 
     def unsuccessful(self, job: int, first: int = 0, count: int | None = None) -> list[Unsuccessful]:
         """The requests without success among `count` from ordinal `first`, in input order."""
@@ -531,6 +525,12 @@ _THIS_SHARD = (shards.c.job == sa.bindparam("job"), shards.c.index == sa.bindpar
 _LEASE = sa.select(shards.c.lease_owner, shards.c.lease_until, shards.c.fence, shards.c.crashes).where(
     *_THIS_SHARD
 )
+_MOVING = (
+    sa.select(shards.c.job, shards.c.index, shards.c.due_at, shards.c.not_before)
+    .where(shards.c.state != "done", shards.c.state != "needs_operator")
+    .order_by(shards.c.due_at, shards.c.job, shards.c.index)
+)
+_MOVING_OF_JOB = _MOVING.where(shards.c.job == sa.bindparam("job"))
 _ONE_JOB = sa.select(jobs).where(jobs.c.key == sa.bindparam("job"))
 _ONE_SHARD = _shards_with_attempt().where(*_THIS_SHARD)
 _ATTEMPT_COUNTS = sa.select(

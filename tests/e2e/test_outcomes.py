@@ -244,7 +244,7 @@ def test_bad_53_completed_without_an_output_file_is_looked_at_again_and_then_giv
     source = requests_file(tmp_path / "in.jsonl", IDS)
     with world(tmp_path, faults=("batch-no-output-file",)) as here, here.manager() as manager:
         job = manager.submit(source, **here.azure)
-        with pytest.raises(NeedsOperator, match="no output file"):
+        with pytest.raises(NeedsOperator, match="offers no file"):
             manager.wait(job.id)
         assert manager.status(job.id).counts.pending == 8
 

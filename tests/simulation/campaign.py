@@ -1,0 +1,168 @@
+"""Many seeds, over several processes, added up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import langbatch
+from langbatch.lifecycle import MOVES
+from simulation.faults import ALL_KNOBS, KNOBS
+from simulation.judge import Verdict, judge, unexcused_stops
+from simulation.provider import SimulatedProvider
+from simulation.stage import START
+from simulation.world import Arena, World, arena
+
+_CHUNK = 50
+#: Kept of all failures, to be read by a person.
+_MOST_FAILURES = 40
+_POINT = re.compile(r'failpoints\.(around|reached)\("([\w.]+)"\)')
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run of seeds came to. Adds up with `+=`."""
+
+    seeds: int = 0
+    fired: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    moves: Counter[str] = field(default_factory=Counter)
+    #: Moves by a fault that had hit the shard since its move before.
+    moves_after: Counter[tuple[str, str]] = field(default_factory=Counter)
+    recoveries: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    crashes: int = 0
+    freezes: int = 0
+    shards: int = 0
+    requests: int = 0
+    uploads: int = 0
+    batches: int = 0
+    rows_run: int = 0
+    late_creates_refused: int = 0
+    operator_stops: int = 0
+    orphan_files: int = 0
+    paid_twice: int = 0
+    ids_lost: int = 0
+    rows_lost: int = 0
+    rows_doubled: int = 0
+    others: int = 0
+    virtual_seconds: float = 0.0
+
+    def add(self, other: Totals) -> None:
+        for item in fields(self):
+            mine, theirs = getattr(self, item.name), getattr(other, item.name)
+            if isinstance(mine, Counter):
+                mine.update(theirs)
+            elif isinstance(mine, list):
+                mine.extend(theirs)
+            else:
+                setattr(self, item.name, mine + theirs)
+        del self.failures[_MOST_FAILURES:]
+
+    def missing(self) -> list[str]:
+        """Knobs, failpoints and moves that never fired: a run without them has not shown enough."""
+        expected = [*ALL_KNOBS, *failpoint_names(), *MOVES]
+        return [name for name in expected if not (self.fired[name] or self.points[name] or self.moves[name])]
+
+
+def failpoint_names() -> list[str]:
+    """Every name that the core can reach, read off its source."""
+    names = {f"call.{verb}.{end}" for verb in _VERBS for end in ("before", "after")}
+    for path in Path(langbatch.__file__).parent.rglob("*.py"):
+        for kind, name in _POINT.findall(path.read_text()):
+            names |= {f"{name}.before", f"{name}.after"} if kind == "around" else {name}
+    return sorted(names)
+
+
+_VERBS = [
+    moment for moment in KNOBS if any(moment.startswith(v) for v in ("upload", "get_", "list_", "delete_"))
+]
+_VERBS += ["create_batch", "cancel_batch", "download"]
+
+
+def play_seed(
+    seed: str, place: Arena, client: type[SimulatedProvider] = SimulatedProvider, also: Sequence[str] = ()
+) -> tuple[World, Verdict, list[str]]:
+    """One seed from start to end: its world, the verdict, and all that was wrong in words.
+
+    `also`: knobs turned up besides those that the seed draws.
+    """
+    world = World.of_seed(seed, place, client)
+    for knob in also:
+        world.plan.arm(knob, 0.5, 8)
+    try:
+        world.play()
+    except AssertionError as error:
+        return world, Verdict(), [str(error)]
+    verdict = judge(world)
+    return world, verdict, [*verdict.wrong, *unexcused_stops(world, verdict)]
+
+
+def add_up(seeds: Sequence[int]) -> Totals:
+    """Play these seeds in this process."""
+    totals = Totals()
+    with arena() as place:
+        for seed in seeds:
+            world, verdict, wrong = play_seed(str(seed), place)
+            totals.add(_count(world, verdict, wrong))
+    return totals
+
+
+def _count(world: World, verdict: Verdict, wrong: list[str]) -> Totals:
+    log = world.log
+    totals = Totals(
+        seeds=1,
+        fired=Counter(world.plan.fired),
+        points=log.points,
+        moves=Counter(move for _, _, _, move in verdict.moves),
+        moves_after=Counter(_moves_after(world, verdict)),
+        recoveries=log.recoveries,
+        failures=[f"seed {world.seed}: {text}" for text in wrong],
+        crashes=log.crashes,
+        freezes=log.freezes,
+        shards=world.cast.shards,
+        requests=world.cast.shards * world.cast.per_shard,
+        uploads=sum(file.name.startswith("lb-") for file in world.service.files.values()),
+        batches=len(world.service.batches),
+        rows_run=sum(len(b.executed(world.clock.now())) for b in world.service.batches.values()),
+        late_creates_refused=world.service.late_refused,
+        operator_stops=log.operator_stops,
+        orphan_files=verdict.orphan_files,
+        virtual_seconds=world.clock.now() - START,
+    )
+    for name in ("paid_twice", "ids_lost", "rows_lost", "rows_doubled"):
+        setattr(totals, name, len(getattr(verdict, name)))
+    totals.others = len(wrong) - totals.paid_twice - totals.ids_lost - totals.rows_lost - totals.rows_doubled
+    return totals
+
+
+def _moves_after(world: World, verdict: Verdict) -> Iterator[tuple[str, str]]:
+    since: dict[tuple[int, int], float] = {}
+    faults = world.log.faults
+    for at, job, shard, move in verdict.moves:
+        before = since.get((job, shard), 0.0)
+        since[job, shard] = at
+        yield from {
+            (move, knob) for when, key, knob in faults if key == (job, shard) and before <= when <= at
+        }
+
+
+def run(
+    seeds: int, processes: int, *, first: int = 0, on_done: Callable[[Totals], None] | None = None
+) -> tuple[Totals, float]:
+    """Play `seeds` seeds from `first` on; what they came to, and the seconds it took."""
+    began = time.monotonic()
+    totals = Totals()
+    chunks = [range(at, min(at + _CHUNK, first + seeds)) for at in range(first, first + seeds, _CHUNK)]
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(add_up, chunk) for chunk in chunks]):
+            totals.add(future.result())
+            if on_done is not None:
+                on_done(totals)
+    return totals, time.monotonic() - began

@@ -1,0 +1,183 @@
+"""A short campaign in CI, and proof that it would notice: bad clients are caught, a seed replays exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from langbatch.records import ShardState
+from langbatch.store.store import JobStore
+from simulation.campaign import Totals, add_up, failpoint_names, play_seed
+from simulation.faults import ALL_KNOBS
+from simulation.judge import judge
+from simulation.people import Errand, retry_all, settle_all
+from simulation.provider import NaiveProvider, SimulatedProvider, UnfencedProvider
+from simulation.report import write_report
+from simulation.world import Arena, World, arena
+
+#: Chosen so that every knob, failpoint and move fires; how many it takes changes with the faults there are.
+SEEDS = range(300)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Arena]:
+    with arena() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def totals() -> Totals:
+    return add_up(SEEDS)
+
+
+def test_no_seed_of_the_short_run_breaks_a_promise(totals: Totals) -> None:
+    assert totals.failures == []
+    assert totals.seeds == len(SEEDS)
+    assert (totals.paid_twice, totals.ids_lost, totals.rows_lost, totals.rows_doubled) == (0, 0, 0, 0)
+
+
+def test_every_fault_failpoint_and_move_fires_in_the_short_run(totals: Totals) -> None:
+    assert totals.missing() == []
+
+
+def test_a_run_in_which_something_never_fired_says_so(totals: Totals) -> None:
+    poorer = Totals(fired=totals.fired.copy(), points=totals.points, moves=totals.moves)
+    del poorer.fired[ALL_KNOBS[0]]
+    assert poorer.missing() == [ALL_KNOBS[0]]
+    assert f"Never fired: {ALL_KNOBS[0]}" in write_report(poorer, 1.0, "command")
+
+
+def test_the_failpoints_of_the_core_are_known_by_name() -> None:
+    assert {"call.create_batch.before", "commit.after", "fsync.before", "rename.after"} <= set(
+        failpoint_names()
+    )
+
+
+def test_the_report_tells_zeros_and_faults_and_no_place_of_this_machine(totals: Totals, place: Arena) -> None:
+    page = write_report(totals, 10.0, "command")
+    assert "paid twice 0, ids lost 0, rows lost 0, rows doubled 0" in page
+    assert f"create_committed_drop {totals.fired['create_committed_drop']}" in page
+    assert str(place.home.parent.parent) not in page
+
+
+@pytest.mark.parametrize("seed", ["11", "25", "32"])
+def test_a_seed_replays_exactly(seed: str, place: Arena) -> None:
+    first, _, _ = play_seed(seed, place)
+    second, _, _ = play_seed(seed, place)
+    assert first.plan.fired
+    assert first.log.lines == second.log.lines
+    assert first.log.digest() == second.log.digest()
+
+
+def caught(client: type[SimulatedProvider], place: Arena, seeds: int, knob: str) -> bool:
+    """Whether this client, met by `knob` at every create, is found out within so many seeds."""
+    for seed in range(seeds):
+        _, verdict, _ = play_seed(f"bad client {seed}", place, client, also=(knob,))
+        if verdict.paid_twice:
+            return True
+    return False
+
+
+def test_a_client_that_creates_again_after_a_lost_reply_is_caught(place: Arena) -> None:
+    assert caught(NaiveProvider, place, 10, "create_committed_drop")
+
+
+def test_a_client_that_does_not_delete_the_input_file_is_caught(place: Arena) -> None:
+    assert caught(UnfencedProvider, place, 25, "create_late")
+
+
+def test_our_own_client_is_not_caught_by_the_same_faults(place: Arena) -> None:
+    assert not caught(SimulatedProvider, place, 5, "create_committed_drop")
+    assert not caught(SimulatedProvider, place, 10, "create_late")
+
+
+# ---------------------------------------------------------------- what the campaign found once
+
+
+@pytest.fixture
+def quiet(place: Arena) -> Iterator[World]:
+    """A world in which nothing goes wrong but what the test arms: one shard of two requests, two workers."""
+    world = World.quiet("quiet", place)
+    with world.open():
+        world.submit(requests=2, per_shard=2)
+        yield world
+
+
+def state_of(world: World) -> ShardState:
+    return JobStore(world.engine, clock=world.clock).view(1, 0).shard.state
+
+
+def run_until(world: World, state: ShardState, seconds: float = 50_000.0) -> None:
+    end = world.clock.now() + seconds
+    while state_of(world) != state:
+        assert world.clock.now() < end, f"still {state_of(world)}\n{world.log.tail()}"
+        world.stage.run(world.clock.now() + 30.0)
+
+
+def test_a_process_frozen_while_it_fetched_does_not_put_its_old_files_over_newer_ones(quiet: World) -> None:
+    """A body cut short, and its reader frozen before the rename: another process does it right meanwhile."""
+    quiet.plan.arm("download_cut_in_a_row")
+    quiet.worker(0).fates["call.download.after"] = 20_000.0
+    quiet.start_worker(0)
+    run_until(quiet, "harvesting")
+    quiet.start_worker(1)
+    run_until(quiet, "done")
+    assert quiet.log.freezes == 1
+    quiet.stage.run(quiet.clock.now() + 30_000.0)
+    assert judge(quiet).wrong == []
+
+
+def test_a_process_frozen_before_its_create_fails_after_the_operators_resubmit(quiet: World) -> None:
+    """Nobody else sees that create: only the deleted input file can stop it."""
+    quiet.service.fence_lag = 0.0
+    quiet.plan.arm("list_trouble", times=100)
+    quiet.worker(0).fates["call.create_batch.before"] = 40_000.0
+    quiet.start_worker(0)
+    run_until(quiet, "creating")
+    quiet.start_worker(1)
+    run_until(quiet, "needs_operator")
+    quiet.plan.disarm()
+    Errand(quiet, "operator", settle_all).start(0.0)
+    run_until(quiet, "done")
+    quiet.stage.run(quiet.clock.now() + 60_000.0)
+    assert judge(quiet).wrong == []
+    assert len(quiet.service.batches) == 1
+
+
+def test_short_bodies_after_an_outage_are_not_taken_for_all_there_is(quiet: World) -> None:
+    """Failed calls used to eat up the tries that a short body has."""
+    quiet.plan.arm("download_trouble", times=4)
+    quiet.plan.arm("download_rows_left_out", times=2)
+    quiet.start_worker(0)
+    run_until(quiet, "done")
+    assert quiet.plan.fired["download_rows_left_out"] == 2
+    assert judge(quiet).wrong == []
+
+
+def test_a_job_whose_processes_all_died_before_its_first_attempt_can_be_settled(quiet: World) -> None:
+    # At the first file that an attempt writes there is no attempt yet to name.
+    quiet.worker(0).always_dies_at = "fsync.before"
+    quiet.start_worker(0)
+    run_until(quiet, "needs_operator")
+    quiet.worker(0).always_dies_at = None
+    Errand(quiet, "operator", settle_all).start(0.0)
+    run_until(quiet, "done")
+    assert judge(quiet).wrong == []
+
+
+def test_a_retry_keeps_what_succeeded_whatever_the_processes_do(quiet: World) -> None:
+    quiet.plan.arm("row_errored")
+    worker = quiet.start_worker(0)
+    run_until(quiet, "done")
+    for point in ("rename.after", "commit.after", "call.create_batch.after", "call.upload.after"):
+        worker.fates[point] = True
+    Errand(quiet, "user", lambda person, store: void(retry_all(person, store))).start(0.0)
+    quiet.stage.run(quiet.clock.now() + 1.0)
+    run_until(quiet, "done")
+    assert quiet.log.crashes > 1
+    assert judge(quiet).wrong == []
+
+
+def void(_: object) -> None:
+    """For a callback whose answer nobody needs."""

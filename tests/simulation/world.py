@@ -1,0 +1,234 @@
+"""One seed: a store on a real SQLite database, a simulated service, processes and people, from start to end."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from langbatch import failpoints
+from langbatch.decisions import Policy
+from langbatch.lifecycle import SETTLED_JOB_STATES
+from langbatch.publish import private_folder
+from langbatch.records import Job
+from langbatch.store.database import connect, prepare, sqlite_url
+from langbatch.store.schema import jobs, metadata, store_facts
+from simulation.chronicle import Chronicle
+from simulation.faults import FaultPlan
+from simulation.people import Errand, Keeper, Submitter, cancel_all
+from simulation.processes import Process, Worker
+from simulation.provider import SimulatedProvider
+from simulation.service import SimulatedService
+from simulation.stage import Actor, Dismissed, Stage, VirtualClock
+
+_UNSETTLED = sa.select(jobs.c.key).where(jobs.c.state.not_in(SETTLED_JOB_STATES)).limit(1)
+_RAM = Path("/dev/shm")
+#: After the last fault everything must have ended within this: an unknown status is watched for two days.
+LIVENESS_SECONDS = 6 * 86_400.0
+
+
+class Arena:
+    """A folder in memory with one migrated database, wiped between seeds: what is costly to make anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = private_folder(folder / "home")
+        self.inputs = private_folder(folder / "inputs")
+        self.reopen()
+        self.wipe()
+
+    def reopen(self) -> None:
+        """Open the database as a program would that has just been upgraded."""
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+        self.engine = connect(sqlite_url(self.home / "langbatch.db"))
+        prepare(self.engine)
+
+    def wipe(self) -> None:
+        with self.engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(table.delete())
+            connection.execute(store_facts.insert().values(name="store_id", value="51m0"))
+        shutil.rmtree(self.home / "jobs", ignore_errors=True)
+        private_folder(self.home / "jobs")
+        (self.home / "journal.jsonl").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def arena() -> Iterator[Arena]:
+    """Fsync on a disk would take most of the time, and prove nothing here: nothing loses power."""
+    with tempfile.TemporaryDirectory(dir=_RAM if _RAM.is_dir() else None, prefix="langbatch-sim-") as folder:
+        made = Arena(Path(folder))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@dataclass(slots=True)
+class Cast:
+    """How many of whom, and how big: drawn from the seed, or set by a test."""
+
+    workers: int
+    submitters: int
+    shards: int
+    per_shard: int
+    cancels: int
+    retries: int
+    cadence_seconds: float
+    policy: Policy
+
+    @classmethod
+    def of_seed(cls, rng: random.Random) -> Cast:
+        grace = rng.choice((600.0, 600.0, 1_800.0))
+        return cls(
+            workers=rng.choice((2, 2, 3, 4)),
+            submitters=rng.choice((1, 1, 2)),
+            shards=rng.choice((1, 1, 1, 1, 2, 2, 3, 4)),
+            per_shard=rng.choice((1, 2, 3)),
+            cancels=rng.choice((0, 0, 0, 1)),
+            retries=rng.choice((0, 1, 1, 2)),
+            cadence_seconds=rng.choice((60.0, 300.0, 900.0, 1_800.0, 3_600.0)),
+            policy=Policy(rng.choice((300.0, 900.0, 3_600.0)), grace, rng.choice((600.0, 3_600.0))),
+        )
+
+
+@dataclass(slots=True)
+class World:
+    """Everything of one seed. `client`: what the processes call the service with."""
+
+    seed: str
+    arena: Arena
+    rng: random.Random
+    clock: VirtualClock
+    stage: Stage
+    plan: FaultPlan
+    service: SimulatedService
+    log: Chronicle
+    cast: Cast
+    client: type[SimulatedProvider] = SimulatedProvider
+    processes: dict[Actor, Process] = field(default_factory=dict)
+    submitters: list[Submitter] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+    ids_given: int = 0
+    retries_left: bool = True
+
+    @classmethod
+    def of_seed(cls, seed: str, arena: Arena, client: type[SimulatedProvider] = SimulatedProvider) -> World:
+        rng = random.Random(seed)
+        clock = VirtualClock()
+        cast = Cast.of_seed(rng)
+        plan = FaultPlan.of_seed(clock, rng)
+        service = SimulatedService(clock, rng, plan.draw, cast.policy.grace_seconds)
+        stage = Stage(clock, rng)
+        return cls(seed, arena, rng, clock, stage, plan, service, Chronicle(clock, plan), cast, client)
+
+    @classmethod
+    def quiet(cls, seed: str, arena: Arena, workers: int = 2) -> World:
+        """A world that goes on until its test ends it, and in which only armed faults happen."""
+        rng = random.Random(seed)
+        clock = VirtualClock()
+        policy = Policy(300.0, 600.0, 3_600.0)
+        cast = Cast(workers, 0, 0, 0, 0, 0, 60.0, policy)
+        plan = FaultPlan(clock, rng)
+        service = SimulatedService(clock, rng, plan.draw, policy.grace_seconds)
+        service.room = None
+        world = cls(seed, arena, rng, clock, Stage(clock, rng), plan, service, Chronicle(clock, plan), cast)
+        world.workers = [Worker(world, f"worker{n}", cadence_seconds=60.0) for n in range(workers)]
+        return world
+
+    def worker(self, number: int) -> Worker:
+        return self.workers[number]
+
+    def start_worker(self, number: int) -> Worker:
+        self.workers[number].start(0.0)
+        return self.workers[number]
+
+    def submit(self, requests: int, per_shard: int, name: str = "submitter") -> Submitter:
+        """Somebody submits a file of so many requests, now; the same number is the same file."""
+        person = Submitter(self, name, self.write_input(requests), per_shard)
+        self.submitters.append(person)
+        person.start(0.0)
+        self.stage.run(self.clock.now())
+        return person
+
+    @property
+    def engine(self) -> sa.Engine:
+        return self.arena.engine
+
+    @property
+    def home(self) -> Path:
+        return self.arena.home
+
+    def policy_for(self, job: Job) -> Policy:
+        return self.cast.policy
+
+    # ------------------------------------------------------------ the play
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """An empty store, and an end to everybody who is still on stage when the block ends."""
+        self.arena.wipe()
+        with failpoints.listening(self.reached):
+            try:
+                yield
+            finally:
+                self.stage.dismiss()
+        self.service.catch_up()
+
+    def play(self) -> None:
+        """From the first submission to the last result. Raises what goes wrong on the way."""
+        with self.open():
+            self.enter()
+            self.stage.run()
+
+    def enter(self) -> None:
+        cast, rng = self.cast, self.rng
+        source = self.write_input(cast.shards * cast.per_shard)
+        for number in range(cast.submitters):
+            person = Submitter(self, f"submitter{number}", source, cast.per_shard)
+            self.submitters.append(person)
+            person.start(rng.choice((0.0, 0.0, 5.0)))
+        for number in range(cast.workers):
+            Worker(self, f"worker{number}", cadence_seconds=cast.cadence_seconds).start(
+                rng.choice((0.0, 1.0, 60.0))
+            )
+        for number in range(cast.cancels):
+            Errand(self, f"canceller{number}", cancel_all).start(rng.uniform(0.0, 3_600.0))
+        Keeper(self, "keeper", cast.retries).start(30.0)
+
+    def write_input(self, requests: int) -> Path:
+        path = self.arena.inputs / f"in-{requests}.jsonl"
+        lines = []
+        for number in range(requests):
+            body = {"model": "dep", "messages": [{"role": "user", "content": f"{self.seed} {number}"}]}
+            line = {"custom_id": f"r{number}", "method": "POST", "url": "/chat/completions", "body": body}
+            lines.append(json.dumps(line) + "\n")
+        path.write_text("".join(lines))
+        return path
+
+    def settled(self) -> bool:
+        """Whether nobody has anything left to do. Also where a run that gets nowhere is noticed."""
+        if self.clock.now() > self.plan.stops_at + LIVENESS_SECONDS:
+            raise AssertionError("liveness: faults stopped long ago, and a job has not ended")
+        if self.retries_left or not all(person.finished() for person in self.submitters):
+            return False
+        with self.engine.connect().execution_options(langbatch_reads=True) as connection:
+            return connection.execute(_UNSETTLED).first() is None
+
+    def reached(self, point: str) -> None:
+        actor = self.stage.current
+        process = self.processes.get(actor) if actor is not None else None
+        if process is not None and not self.stage.dismissing:
+            process.reached(point)
+        elif self.stage.dismissing:
+            raise Dismissed
