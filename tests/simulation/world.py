@@ -40,15 +40,18 @@ class Arena:
     def __init__(self, folder: Path) -> None:
         self.home = private_folder(folder / "home")
         self.inputs = private_folder(folder / "inputs")
-        self.reopen()
+        self.engine = self._open()
         self.wipe()
 
+    def _open(self) -> sa.Engine:
+        engine = connect(sqlite_url(self.home / "langbatch.db"))
+        prepare(engine)
+        return engine
+
     def reopen(self) -> None:
-        """Open the database as a program would that has just been upgraded."""
-        if hasattr(self, "engine"):
-            self.engine.dispose()
-        self.engine = connect(sqlite_url(self.home / "langbatch.db"))
-        prepare(self.engine)
+        """Open the database anew, as a program does that has just been upgraded."""
+        self.engine.dispose()
+        self.engine = self._open()
 
     def wipe(self) -> None:
         with self.engine.begin() as connection:
