@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langbatch.admission import Submission
-    from langbatch.cleanup import Cleanup
     from langbatch.errors import (
         AccessRefused,
         BadDownload,
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
         Throttled,
         Unreachable,
     )
-    from langbatch.findings import Diagnosis, Finding
     from langbatch.handles import (
         Batch,
         ChatCompletionBatch,
@@ -49,23 +46,26 @@ if TYPE_CHECKING:
     from langbatch.manager import JobManager, WaitTimeout
     from langbatch.progress import terminal_progress
     from langbatch.records import InputWarning, Problem, Progress
-    from langbatch.recovery import Recovery
-    from langbatch.requests import Intake
-    from langbatch.results import Result, ResultError
+    from langbatch.requests.validation import Intake
+    from langbatch.results.result import Result, ResultError
+    from langbatch.shards.admission import Submission
     from langbatch.status import JobStatus, ShardStatus
+    from langbatch.upkeep.cleanup import Cleanup
+    from langbatch.upkeep.findings import Diagnosis, Finding
+    from langbatch.upkeep.recovery import Recovery
 
 #: Where each public name lives. Modules are imported when a name is first used: `import langbatch`
 #: costs nothing, and the command line answers before the SDK could even be loaded.
 _HOMES = {
-    "admission": ("Submission",),
-    "cleanup": ("Cleanup",),
+    "shards.admission": ("Submission",),
+    "upkeep.cleanup": ("Cleanup",),
     "errors": (
         "AccessRefused", "BadDownload", "BatchError", "BatchInitializationError", "BatchResultsError",
         "BatchStartError", "BatchStateError", "BatchStorageError", "BatchValidationError", "FateUnknown",
         "JobNotFinished", "JobNotFound", "LangBatchError", "NeedsOperator", "ProviderError", "QuotaFull",
         "Refused", "RemoteNotFound", "SetupError", "Throttled", "Unreachable",
     ),
-    "findings": ("Diagnosis", "Finding"),
+    "upkeep.findings": ("Diagnosis", "Finding"),
     "handles": (
         "Batch", "ChatCompletionBatch", "CompletionBatch", "EmbeddingBatch", "ResponseBatch",
         "chat_completion_batch", "completion_batch", "embedding_batch", "response_batch",
@@ -73,9 +73,9 @@ _HOMES = {
     "manager": ("JobManager", "WaitTimeout"),
     "progress": ("terminal_progress",),
     "records": ("InputWarning", "Problem", "Progress"),
-    "recovery": ("Recovery",),
-    "requests": ("Intake",),
-    "results": ("Result", "ResultError"),
+    "upkeep.recovery": ("Recovery",),
+    "requests.validation": ("Intake",),
+    "results.result": ("Result", "ResultError"),
     "status": ("JobStatus", "ShardStatus"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -17,13 +17,13 @@ from langbatch.errors import BatchInitializationError, BatchStateError
 from langbatch.manager import JobManager
 from langbatch.publish import private_folder, publishing
 from langbatch.records import ENDPOINT_PATHS, EndpointKind, OnProgress
-from langbatch.requests import Intake, refusal
+from langbatch.requests.validation import Intake, refusal
 
 if TYPE_CHECKING:
     from langbatch.config import Credentials
     from langbatch.lifecycle import BatchWord
     from langbatch.records import Target
-    from langbatch.results import Result
+    from langbatch.results.result import Result
     from langbatch.status import JobStatus
 
 _log = logging.getLogger("langbatch")
@@ -249,7 +249,7 @@ class Batch:
 
     def get_results(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """LangBatch's form: successful and unsuccessful as two lists of dicts, whole in memory."""
-        from langbatch.results import langbatch_pairs
+        from langbatch.results.result import langbatch_pairs
 
         self._require_stored()
         return langbatch_pairs(self.results())

@@ -14,12 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from langbatch import decisions, journal
-from langbatch.admission import Submission, admit, plan
 from langbatch.clock import Clock, SystemClock
 from langbatch.config import Credentials, Settings, reopen_target, resolve_target
-from langbatch.delivery import Delivery, require_finished
-from langbatch.endpoint import known_facts
 from langbatch.errors import (
     BatchStateError,
     JobNotFinished,
@@ -42,21 +38,25 @@ from langbatch.records import (
     Unsuccessful,
     Usage,
 )
-from langbatch.requests import Intake, Rules, kind_of_first, read_requests, refusal, spool_stdin
-from langbatch.sharding import ShardPlan
-from langbatch.snapshot import Snapshot, SnapshotWriter
-from langbatch.space import refuse_network_disk
+from langbatch.requests.validation import Intake, Rules, kind_of_first, read_requests, refusal, spool_stdin
+from langbatch.results.delivery import Delivery, require_finished
+from langbatch.running import decisions, journal
+from langbatch.running.space import refuse_network_disk
+from langbatch.running.waiting import Patience, never_reached, obstacle, progress_of, settling
+from langbatch.shards.admission import Submission, admit, plan
+from langbatch.shards.sharding import ShardPlan
+from langbatch.shards.snapshot import Snapshot, SnapshotWriter
 from langbatch.status import JobStatus, job_status
-from langbatch.waiting import Patience, never_reached, obstacle, progress_of, settling
+from langbatch.upkeep.endpoint import known_facts
 
 if TYPE_CHECKING:
-    from langbatch.cleanup import Cleanup
-    from langbatch.findings import Diagnosis
     from langbatch.providers.base import Provider
-    from langbatch.recovery import Recovery
-    from langbatch.results import Result
-    from langbatch.runner import Runner
+    from langbatch.results.result import Result
+    from langbatch.running.runner import Runner
     from langbatch.store.store import JobStore
+    from langbatch.upkeep.cleanup import Cleanup
+    from langbatch.upkeep.findings import Diagnosis
+    from langbatch.upkeep.recovery import Recovery
 
 #: `start` waits this long for a service to take in an uploaded file, so that the batch exists after it.
 FILE_WAIT_SECONDS = 60.0
@@ -131,7 +131,7 @@ class JobManager:
         return self._open.store
 
     def _runner(self, on_progress: OnProgress | None = None) -> Runner:
-        from langbatch.runner import Runner
+        from langbatch.running.runner import Runner
 
         return Runner(
             self._store,
@@ -438,7 +438,7 @@ class JobManager:
 
     def retry(self, job_id: str, *, start: bool = True) -> JobStatus:
         """Send again the requests without success, as new attempts. Successes are kept."""
-        from langbatch import settlement
+        from langbatch.running import settlement
 
         job = self._store.find(job_id)
         settlement.retry(self._store, self.home, job)
@@ -447,7 +447,7 @@ class JobManager:
     def adopt(self, job_id: str, batch_id: str, *, shard: int | None = None) -> JobStatus:
         """Settle a shard that needs an operator: this batch is its batch. Raises `BatchStateError` where
         no shard, or more than one, needs it, and `ProviderError` where the batch cannot be read."""
-        from langbatch import settlement
+        from langbatch.running import settlement
 
         job = self._store.find(job_id)
         settlement.adopt(self._store, self._open_provider(job), job, batch_id, shard)
@@ -456,7 +456,7 @@ class JobManager:
     def resubmit(self, job_id: str, *, shard: int | None = None) -> JobStatus:
         """Settle a shard that needs an operator: whatever became of its batch does not count; send it
         again, and pay for it again if there was one. Raises `BatchStateError` as `adopt`."""
-        from langbatch import settlement
+        from langbatch.running import settlement
 
         job = self._store.find(job_id)
         settlement.resubmit(self._store, self._open_provider(job), self._clock, job, shard)
@@ -546,7 +546,7 @@ class JobManager:
         endpoint with a batch of one request (under a cent), which makes waits after lost replies shorter.
 
         Raises nothing that it can tell instead; changes nothing but, with `canary`, what is known."""
-        from langbatch.doctor import Examination
+        from langbatch.upkeep.doctor import Examination
 
         visit = Examination(self.settings, self._clock, lambda: self._store)
         return visit.examine(provider, kind=kind, model=model, canary=canary, **target)
@@ -554,7 +554,7 @@ class JobManager:
     def gc(self, *, dry_run: bool = False) -> Cleanup:
         """Delete what finished jobs left at their services, and leftovers of dead processes here. `dry_run`
         only tells. Trouble with an endpoint is in the answer's `errors`, and the others are tidied."""
-        from langbatch.cleanup import Sweeper
+        from langbatch.upkeep.cleanup import Sweeper
 
         return Sweeper(self._store, self.home, self._open_provider, self._clock, dry_run).sweep()
 
@@ -572,7 +572,7 @@ class JobManager:
         `store_id` names the store that was lost; without it, jobs of this store, or, into an empty one, of
         the only other that is found. `model` as it was given to `submit`. Safe to repeat. Raises
         `BatchStateError` where several stores could be meant, and what listing and downloading raise."""
-        from langbatch.recovery import Recoverer
+        from langbatch.upkeep.recovery import Recoverer
 
         where, credentials = resolve_target(provider, kind, model=model, **target)
         opened = open_provider(where, credentials)

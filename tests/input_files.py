@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from langbatch.records import Limits
-from langbatch.requests import Intake, Rules, read_requests
-from langbatch.snapshot import Snapshot, SnapshotWriter
+from langbatch.requests.validation import Intake, Rules, read_requests
+from langbatch.shards.snapshot import Snapshot, SnapshotWriter
 
 AZURE = Rules(kind=None, provider="azure", limits=Limits(requests=100_000, file_bytes=200_000_000))
 OPENAI = replace(AZURE, provider="openai", limits=Limits(50_000, 200_000_000, 50_000))

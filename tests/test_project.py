@@ -117,12 +117,24 @@ def test_importing_is_light_and_has_no_side_effects(module: str, tmp_path: Path)
 
 
 #: Who may import whom inside the library; docs/design.md tells why.
-PURE = ("lifecycle", "decisions", "sharding", "join", "reconcile", "waiting", "targets", "records", "errors")
+PURE = (
+    "lifecycle",
+    "records",
+    "errors",
+    "targets",
+    "requests",
+    "shards/sharding",
+    "running/decisions",
+    "running/reconcile",
+    "running/waiting",
+    "results",
+)
 FORBIDDEN = {
-    **dict.fromkeys(PURE, ("langbatch.store", "langbatch.providers.openai", "langbatch.runner", "langbatch.manager")),
-    "emulator": ("langbatch.store", "langbatch.manager", "langbatch.runner", "langbatch.handles", "langbatch.providers"),
-    "providers": ("langbatch.store", "langbatch.manager", "langbatch.runner", "langbatch.handles"),
-    "store": ("langbatch.providers", "langbatch.manager", "langbatch.runner", "langbatch.emulator"),
+    **dict.fromkeys(PURE, ("langbatch.store", "langbatch.providers.openai", "langbatch.running.runner", "langbatch.manager")),
+    "emulator": ("langbatch.store", "langbatch.manager", "langbatch.running", "langbatch.handles", "langbatch.providers"),
+    "providers": ("langbatch.store", "langbatch.manager", "langbatch.running", "langbatch.handles"),
+    "store": ("langbatch.providers", "langbatch.manager", "langbatch.running", "langbatch.emulator"),
+    "running": ("langbatch.manager", "langbatch.handles", "langbatch.upkeep", "langbatch.emulator"),
 }  # fmt: skip
 
 

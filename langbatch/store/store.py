@@ -33,7 +33,7 @@ from langbatch.records import (
     Unsuccessful,
     Usage,
 )
-from langbatch.sharding import ShardPlan
+from langbatch.shards.sharding import ShardPlan
 from langbatch.store import rows
 from langbatch.store.database import connect, options_for_reading, prepare, sqlite_url, storage_error
 from langbatch.store.schema import attempts, events, jobs, shards, store_facts, unsuccessful

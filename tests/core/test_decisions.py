@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langbatch import decisions as d
 from langbatch.errors import (
     AccessRefused,
     FateUnknown,
@@ -34,6 +33,7 @@ from langbatch.records import (
     Target,
     Usage,
 )
+from langbatch.running import decisions as d
 
 NOW = 1_000_000.0
 POLICY = d.Policy(poll_seconds=60, grace_seconds=1800)

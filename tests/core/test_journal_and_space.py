@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from langbatch import BatchStorageError, journal, space
+from langbatch import BatchStorageError
+from langbatch.running import journal, space
 from support import requests_file, world
 
 IDS = ["a", "b", "c"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langbatch.reconcile import search_batches, search_file
 from langbatch.records import BatchPage, FilePage, RemoteBatch, RemoteFile
+from langbatch.running.reconcile import search_batches, search_file
 
 NOW = 1_000_000.0
 

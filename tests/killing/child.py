@@ -43,7 +43,7 @@ def live(life: Life) -> int:
 
 
 def _shorten(life: Life) -> None:
-    from langbatch import leases, runner
+    from langbatch.running import leases, runner
     from langbatch.store import database, store
 
     if life.lease_seconds is not None:

@@ -15,8 +15,8 @@ import pytest
 from input_files import AZURE, chat, faults, intake_of, keep, line, warned, write
 from langbatch.errors import BatchStorageError, BatchValidationError
 from langbatch.records import Progress
-from langbatch.requests import read_requests, spool_stdin
-from langbatch.snapshot import Snapshot, SnapshotWriter
+from langbatch.requests.validation import read_requests, spool_stdin
+from langbatch.shards.snapshot import Snapshot, SnapshotWriter
 
 
 def refused(path: Path, **changes: Any) -> str:

@@ -14,8 +14,8 @@ import pytest
 from input_files import AZURE, OPENAI, chat, embedding, faults, intake_of, keep, line, warned, write
 from langbatch.errors import BatchValidationError
 from langbatch.records import Limits
-from langbatch.requests import Rules, kind_of_first, refusal
-from langbatch.snapshot import Snapshot
+from langbatch.requests.validation import Rules, kind_of_first, refusal
+from langbatch.shards.snapshot import Snapshot
 
 
 def second(tmp_path: Path, bad: bytes | dict[str, Any], rules: Rules = AZURE, **changes: Any) -> list[str]:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from input_files import chat, line
-from langbatch.edits import with_custom_id
-from langbatch.jsonscan import find, scan_line
-from langbatch.requests import Editor, edit_line
+from langbatch.requests.edits import with_custom_id
+from langbatch.requests.jsonscan import find, scan_line
+from langbatch.requests.validation import Editor, edit_line
 
 V1 = "/v1/chat/completions"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langbatch.identities import Identities
+from langbatch.requests.identities import Identities
 
 
 def tokens(ids: list[str]) -> list[bytes]:

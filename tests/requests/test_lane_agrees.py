@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from input_files import AZURE, OPENAI, chat, embedding, line
-from langbatch.examine import Agreement, Examined, Rules, examine
-from langbatch.jsonscan import MAX_DEPTH, Flaw, repeated, scan_line
-from langbatch.lane import Lane
+from langbatch.requests.examine import Agreement, Examined, Rules, examine
+from langbatch.requests.jsonscan import MAX_DEPTH, Flaw, repeated, scan_line
+from langbatch.requests.lane import Lane
 
 TEXTS = st.text(max_size=12) | st.sampled_from(
     ["", "a\\b", 'q"', "\u2028", "😀", "\0", "ü", "\ud800", "1e400", "[" * 120]

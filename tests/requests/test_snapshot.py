@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from input_files import AZURE, OPENAI, chat, embedding, faults, intake_of, keep, line, write
 from langbatch.errors import BatchStorageError
-from langbatch.requests import read_requests
-from langbatch.snapshot import Snapshot, SnapshotWriter
+from langbatch.requests.validation import read_requests
+from langbatch.shards.snapshot import Snapshot, SnapshotWriter
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from langbatch.join import AttemptPieces, JoinReport, Piece, Verdict, join_shard
 from langbatch.records import Outcome
+from langbatch.results.join import AttemptPieces, JoinReport, Piece, Verdict, join_shard
 
 
 def chat_body(text: str | None = "fine", **message: Any) -> dict[str, Any]:

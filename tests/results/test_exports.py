@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from langbatch.errors import BatchResultsError
-from langbatch.results import CSV_COLUMNS, export_csv, export_jsonl, read_results
+from langbatch.results.result import CSV_COLUMNS, export_csv, export_jsonl, read_results
 from results.joining import Tried, chat_body, encoded, http_failure, join, never_ran, success
 
 

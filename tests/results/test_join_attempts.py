@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from langbatch.join import AttemptPieces, Verdict, join_shard
 from langbatch.records import Outcome, Tally
+from langbatch.results.join import AttemptPieces, Verdict, join_shard
 from results.joining import Tried, chat_body, encoded, http_failure, join, never_ran, success
 
 REFUSED: tuple[Outcome, str, str] = ("errored", "model_not_found", "there is no such deployment")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from langbatch.pieces import piece_rows
 from langbatch.records import Tally
+from langbatch.results.pieces import piece_rows
 from results.joining import Tried, chat_body, encoded, http_failure, join, never_ran, success
 
 GOOD = encoded(success("good"))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langbatch.records import OUTCOMES, Outcome
-from langbatch.rows import GarbledRow, quick_success, read_row
+from langbatch.results.rows import GarbledRow, quick_success, read_row
 from results.joining import Tried, http_failure, join, never_ran, success
 
 REQUESTS = 6

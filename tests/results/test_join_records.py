@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from langbatch.join import AttemptPieces, Piece, Verdict, join_shard
 from langbatch.records import Tally, Unsuccessful, Usage
+from langbatch.results.join import AttemptPieces, Piece, Verdict, join_shard
 from results.joining import Tried, chat_body, encoded, http_failure, join, never_ran, success
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from langbatch.errors import BatchStorageError
-from langbatch.payload import write_payload
+from langbatch.shards.payload import write_payload
 
 LINES = [b'{"custom_id":"%d","body":{"model":"mine"}}' % number for number in range(4)]
 

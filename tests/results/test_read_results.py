@@ -14,7 +14,7 @@ from pydantic import BaseModel, field_validator
 
 from langbatch.errors import BatchResultsError
 from langbatch.records import Usage
-from langbatch.results import Result, ResultError, langbatch_pairs, read_results
+from langbatch.results.result import Result, ResultError, langbatch_pairs, read_results
 from results.joining import Tried, chat_body, encoded, http_failure, join, never_ran, success
 
 
@@ -263,6 +263,6 @@ def test_langbatch_pairs_have_the_form_that_langbatch_gave(tmp_path: Path) -> No
 
 
 def test_importing_the_reader_loads_nothing_heavy() -> None:
-    script = "import langbatch.results, langbatch.join, sys; print(*sys.modules)"
+    script = "import langbatch.results.result, langbatch.results.join, sys; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert not {"pydantic", "openai", "sqlalchemy", "rich", "starlette"} & set(ended.stdout.split())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from langbatch.errors import BatchValidationError
 from langbatch.records import Limits
-from langbatch.sharding import ShardPlan, plan_shards
+from langbatch.shards.sharding import ShardPlan, plan_shards
 
 small_limits = st.builds(
     Limits,

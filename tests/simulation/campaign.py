@@ -16,6 +16,7 @@ from langbatch.lifecycle import MOVES
 from simulation.faults import ALL_KNOBS, KNOBS
 from simulation.judge import Verdict, judge, unexcused_stops
 from simulation.provider import SimulatedProvider
+from simulation.service import PaidTwice
 from simulation.stage import START
 from simulation.world import Arena, World, arena
 
@@ -98,6 +99,9 @@ def play_seed(
         world.plan.arm(knob, 0.5, 8)
     try:
         world.play()
+    except PaidTwice as error:
+        verdict = Verdict(paid_twice=[str(error)])
+        return world, verdict, verdict.wrong
     except AssertionError as error:
         return world, Verdict(), [str(error)]
     verdict = judge(world)

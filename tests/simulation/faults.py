@@ -123,6 +123,15 @@ THEMES: tuple[tuple[str, ...], ...] = (
 )
 
 
+#: What must go wrong, so that calls are made at all whose faults these are.
+_BROUGHT_BY: Mapping[str, str] = {
+    "list_batches": "create_drop",
+    "delete_file": "create_drop",
+    "list_files": "upload_drop",
+    "cancel_batch": "batch_slow",
+}
+
+
 @dataclass(slots=True)
 class _Armed:
     knob: str
@@ -141,13 +150,18 @@ class FaultPlan:
         self._armed: dict[str, list[_Armed]] = {}
 
     @classmethod
-    def of_seed(cls, clock: VirtualClock, rng: random.Random) -> FaultPlan:
-        """A few knobs, each at a rate of its own, some only for their first few times."""
+    def of_seed(cls, clock: VirtualClock, rng: random.Random, number: int) -> FaultPlan:
+        """A few knobs, each at a rate of its own, some only for their first few times. The knob whose turn
+        it is by the seed's `number` is among them, so that a short run leaves none out."""
         plan = cls(clock, rng)
         plan.stops_at = clock.now() + rng.choice((3_600.0, 6 * 3_600.0, 20 * 3_600.0))
         knobs = [rng.choice(ALL_KNOBS) for _ in range(rng.choice((0, 1, 3, 6)))]
         for theme in rng.sample(THEMES, rng.choice((0, 1, 1, 2))):
             knobs += rng.sample(theme, min(len(theme), 3))
+        turn = knob_of_turn(number)
+        plan.arm(turn, 0.05 if _moment(turn) in _RARE else 1.0, 2)
+        if (bringer := _BROUGHT_BY.get(_moment(turn))) is not None:
+            plan.arm(bringer, 1.0, 2)
         for knob in knobs:
             plan.arm(
                 knob, rng.choice(_RARE_RATES if _moment(knob) in _RARE else _RATES), rng.choice((1, 2, 4, 12))
@@ -183,6 +197,10 @@ class FaultPlan:
                 self.fired[item.knob] += 1
                 return item.knob
         return None
+
+
+def knob_of_turn(number: int) -> str:
+    return ALL_KNOBS[number % len(ALL_KNOBS)]
 
 
 _MOMENTS = {knob: moment for moment, knobs in KNOBS.items() for knob in knobs}

@@ -9,10 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from langbatch.delivery import Delivery
 from langbatch.lifecycle import MOVES, SETTLED_JOB_STATES
 from langbatch.records import Attempt, Job, Shard
-from langbatch.results import Result
+from langbatch.results.delivery import Delivery
+from langbatch.results.result import Result
 from langbatch.store.schema import events
 from langbatch.store.store import JobStore
 from simulation.batches import Reading, StoredBatch

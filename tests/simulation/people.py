@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langbatch import settlement
-from langbatch.admission import admit
 from langbatch.errors import BatchStateError, ProviderError
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers import limits_for
 from langbatch.records import Attempt, Job, Shard, Target
-from langbatch.requests import Rules
+from langbatch.requests.validation import Rules
+from langbatch.running import settlement
+from langbatch.shards.admission import admit
 from langbatch.store.store import JobStore
 from simulation.batches import NEVER, StoredBatch
 from simulation.processes import Process
@@ -57,7 +57,7 @@ class Submitter(Process):
 class Errand(Process):
     """One thing that somebody does at some moment; tried again if they die over it."""
 
-    def __init__(self, world: World, name: str, act: Callable[[Errand, JobStore], None]) -> None:
+    def __init__(self, world: World, name: str, act: Callable[[Errand, JobStore], object]) -> None:
         super().__init__(world, name)
         self._act = act
         self._done = False
@@ -147,6 +147,7 @@ def _settle(person: Process, store: JobStore, job: Job, shard: Shard, attempt: A
     if good:
         _told(person, lambda: settlement.adopt(store, provider, job, good[0].id, shard.index))
     else:
+        world.service.resubmitted = True
         _told(person, lambda: settlement.resubmit(store, provider, world.clock, job, shard.index))
 
 

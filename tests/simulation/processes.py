@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from langbatch import journal
 from langbatch.errors import BatchStorageError, SetupError
 from langbatch.processes import identity
 from langbatch.providers.base import Provider
 from langbatch.records import Job
-from langbatch.runner import Runner
+from langbatch.running import journal
+from langbatch.running.runner import Runner
 from langbatch.store.schema import shards
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Claim, Writing
@@ -81,6 +82,8 @@ class Process:
         self.holds: tuple[int, int] | None = None
         #: One-shot fates by point: to die there (whether seen), or to freeze for so many seconds.
         self.fates: dict[str, Fate] = {}
+        #: How often such a point is passed before.
+        self.spared: Counter[str] = Counter()
         #: Where every life of it ends.
         self.always_dies_at: str | None = None
         self.owner = ""
@@ -146,6 +149,9 @@ class Process:
         log.passed(self.name, point)
         if point == "commit.after":
             self.writes = False
+        if self.spared[point] > 0:
+            self.spared[point] -= 1
+            return
         fate = True if point == self.always_dies_at else self.fates.pop(point, None)
         if isinstance(fate, bool):
             self.die(point, seen=fate)

@@ -25,6 +25,10 @@ class LateCall:
     file_id: str | None
 
 
+class PaidTwice(AssertionError):
+    """A second batch was made for a shard while its first one runs, and nobody had asked for it."""
+
+
 class SimulatedService:
     """Files, batches and the ledger of what was run, at one endpoint."""
 
@@ -39,7 +43,8 @@ class SimulatedService:
         self.room: int | None = rng.choice((None, None, None, 1, 2))
         self.bounces = rng.random() < 0.5
         self.skew = rng.choice((0.0, 0.0, -400.0, 3_000.0))
-        self.on_batch: Callable[[StoredBatch], None] = lambda batch: None
+        #: Whether an operator has said, of some shard, that its batch does not count.
+        self.resubmitted = False
         self._clock = clock
         self._rng = rng
         self._draw = draw
@@ -125,8 +130,8 @@ class SimulatedService:
             raise RemoteNotFound(f"no such File object: {file_id}", status=404, code="notFound")
         if file.broken or at < file.ready_at:
             raise Refused(f"file {file_id} cannot be used yet", status=400, code="invalidPayload")
-        running = sum(not batch.ended(at) for batch in self.batches.values())
-        full = self.room is not None and running >= self.room
+        running = [batch for batch in self.batches.values() if not batch.ended(at)]
+        full = self.room is not None and len(running) >= self.room
         if full and not self.bounces:
             raise QuotaFull("enqueued tokens", status=400, code="token_limit_exceeded")
         batch = open_batch(f"batch_{len(self.batches):04d}", file, metadata, at, self._rng, self._draw)
@@ -135,7 +140,9 @@ class SimulatedService:
         if batch.list_lags:
             batch.listed_at = at + self._rng.uniform(0, self._most_lag)
         self.batches[batch.id] = batch
-        self.on_batch(batch)
+        twins = [other.id for other in running if shard_of(other.file) == shard_of(file)]
+        if twins and not self.resubmitted:
+            raise PaidTwice(f"{batch.id} was made while {twins} ran for the same shard")
         return batch
 
     def known_batch(self, batch_id: str) -> StoredBatch:
@@ -168,3 +175,8 @@ class SimulatedService:
             batch.cancelled_at = now
             batch.cancel_takes = self._rng.uniform(1, 600)
         return batch
+
+
+def shard_of(file: StoredFile) -> str:
+    """The shard that an upload's name tells: all of it but attempt and hash."""
+    return file.name.rsplit("-", 2)[0]

@@ -14,14 +14,14 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from langbatch import failpoints
-from langbatch.decisions import Policy
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.publish import private_folder
 from langbatch.records import Job
+from langbatch.running.decisions import Policy
 from langbatch.store.database import connect, prepare, sqlite_url
 from langbatch.store.schema import jobs, metadata, store_facts
 from simulation.chronicle import Chronicle
-from simulation.faults import FaultPlan
+from simulation.faults import KNOBS, FaultPlan, knob_of_turn
 from simulation.people import Errand, Keeper, Submitter, cancel_all
 from simulation.processes import Process, Worker
 from simulation.provider import SimulatedProvider
@@ -87,6 +87,7 @@ class Cast:
     per_shard: int
     cancels: int
     retries: int
+    second_job: bool
     cadence_seconds: float
     policy: Policy
 
@@ -100,6 +101,7 @@ class Cast:
             per_shard=rng.choice((1, 2, 3)),
             cancels=rng.choice((0, 0, 0, 1)),
             retries=rng.choice((0, 1, 1, 2)),
+            second_job=rng.random() < 0.1,
             cadence_seconds=rng.choice((60.0, 300.0, 900.0, 1_800.0, 3_600.0)),
             policy=Policy(rng.choice((300.0, 900.0, 3_600.0)), grace, rng.choice((600.0, 3_600.0))),
         )
@@ -130,22 +132,28 @@ class World:
         rng = random.Random(seed)
         clock = VirtualClock()
         cast = Cast.of_seed(rng)
-        plan = FaultPlan.of_seed(clock, rng)
+        number = int(seed) if seed.isdecimal() else rng.randrange(1_000)
+        plan = FaultPlan.of_seed(clock, rng, number)
+        if knob_of_turn(number) in KNOBS["cancel_batch"]:
+            cast.cancels = 2
         service = SimulatedService(clock, rng, plan.draw, cast.policy.grace_seconds)
         stage = Stage(clock, rng)
         return cls(seed, arena, rng, clock, stage, plan, service, Chronicle(clock, plan), cast, client)
 
     @classmethod
-    def quiet(cls, seed: str, arena: Arena, workers: int = 2) -> World:
+    def quiet(
+        cls, seed: str, arena: Arena, workers: int = 2, client: type[SimulatedProvider] = SimulatedProvider
+    ) -> World:
         """A world that goes on until its test ends it, and in which only armed faults happen."""
         rng = random.Random(seed)
         clock = VirtualClock()
         policy = Policy(300.0, 600.0, 3_600.0)
-        cast = Cast(workers, 0, 0, 0, 0, 0, 60.0, policy)
+        cast = Cast(workers, 0, 0, 0, 0, 0, False, 60.0, policy)
         plan = FaultPlan(clock, rng)
         service = SimulatedService(clock, rng, plan.draw, policy.grace_seconds)
         service.room = None
-        world = cls(seed, arena, rng, clock, Stage(clock, rng), plan, service, Chronicle(clock, plan), cast)
+        log = Chronicle(clock, plan)
+        world = cls(seed, arena, rng, clock, Stage(clock, rng), plan, service, log, cast, client)
         world.workers = [Worker(world, f"worker{n}", cadence_seconds=60.0) for n in range(workers)]
         return world
 
@@ -201,6 +209,12 @@ class World:
             person = Submitter(self, f"submitter{number}", source, cast.per_shard)
             self.submitters.append(person)
             person.start(rng.choice((0.0, 0.0, 5.0)))
+        if cast.second_job:
+            other = Submitter(
+                self, "stranger", self.write_input(cast.shards * cast.per_shard + 1), cast.per_shard
+            )
+            self.submitters.append(other)
+            other.start(rng.uniform(0.0, 2_000.0))
         for number in range(cast.workers):
             Worker(self, f"worker{number}", cadence_seconds=cast.cadence_seconds).start(
                 rng.choice((0.0, 1.0, 60.0))

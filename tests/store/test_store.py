@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from langbatch.errors import BatchStorageError, JobNotFound
 from langbatch.lifecycle import IllegalMove
 from langbatch.records import Tally, Target, Unsuccessful, Usage
-from langbatch.sharding import ShardPlan
+from langbatch.shards.sharding import ShardPlan
 from langbatch.store.database import connect, prepare, sqlite_url
 from langbatch.store.schema import SCHEMA_VERSION, metadata
 from langbatch.store.store import LEASE_SECONDS, JobStore, NewJob

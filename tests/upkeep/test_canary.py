@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from langbatch import NeedsOperator
-from langbatch.canary import run_canary
 from langbatch.config import resolve_target
-from langbatch.endpoint import EndpointFacts, keep_facts, known_facts
 from langbatch.providers import open_provider
 from langbatch.providers.base import Provider
 from langbatch.records import RemoteBatch, Target
 from langbatch.store.store import JobStore
+from langbatch.upkeep.canary import run_canary
+from langbatch.upkeep.endpoint import EndpointFacts, keep_facts, known_facts
 from support import World, requests_file, world
 
 TARGET = Target("azure", "res.openai.azure.com", "chat_completions", "dep", {"api_version": "v1"})

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from langbatch import Diagnosis, Finding, surroundings
+from langbatch import Diagnosis, Finding
 from langbatch.config import Credentials, Settings
-from langbatch.doctor import check_azure_settings, check_clock, check_file_count, explain_refusal
 from langbatch.errors import AccessRefused
 from langbatch.records import RemoteFile, Target
+from langbatch.upkeep import surroundings
+from langbatch.upkeep.doctor import check_azure_settings, check_clock, check_file_count, explain_refusal
 from support import SECRET_KEY, World, requests_file, world
 
 AZURE = Target("azure", "res.openai.azure.com", "chat_completions", "dep", {"api_version": "v1"})

@@ -17,9 +17,9 @@ from langbatch.emulator import RowError
 from langbatch.providers import open_provider
 from langbatch.providers.base import Provider
 from langbatch.records import BatchPage, FilePage, RemoteBatch, RemoteFile, Target
-from langbatch.recovery import Recoverer
 from langbatch.store.store import JobStore
-from langbatch.traces import read_traces
+from langbatch.upkeep.recovery import Recoverer
+from langbatch.upkeep.traces import read_traces
 from support import World, requests_file, world
 
 IDS = [f"task-{n}" for n in range(7)]

@@ -1,0 +1,1 @@
+"""The user's input: lines read, checked and refused, each with its number."""

@@ -1,0 +1,1 @@
+"""The way back: rows, joined into one record per request, in input order."""

@@ -1,0 +1,91 @@
+"""A job's joined results, as far as they have come: streamed, exported, or as a file of the store's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from langbatch.errors import BatchResultsError, JobNotFinished, SetupError
+from langbatch.folders import JobFolder
+from langbatch.lifecycle import SETTLED_JOB_STATES
+from langbatch.publish import publishing
+from langbatch.records import Job, Shard
+from langbatch.results.result import Result, export_csv, export_jsonl, export_records, read_results
+from langbatch.shards.snapshot import Snapshot
+
+FORMATS = ("jsonl", "csv")
+
+
+def require_finished(job: Job) -> None:
+    """Raise `JobNotFinished` while requests lack a result."""
+    if job.state not in SETTLED_JOB_STATES:
+        left = job.total - job.tally.total
+        stuck = job.state in ("paused", "needs_operator")
+        way = f"Wait (`langbatch watch {job.id}`)"
+        if stuck:
+            way = f"`langbatch status {job.id}` tells what it needs"
+        raise JobNotFinished(
+            f"job {job.id} is {job.state}: {left} of {job.total} requests have no result yet",
+            hint=f"{way}, or ask for what there is (`--partial`).",
+        )
+
+
+class Delivery:
+    """The results of those shards of a job that have any."""
+
+    def __init__(self, home: Path, job: Job, shards: Sequence[Shard]) -> None:
+        self._folder = JobFolder.of(home, job.id)
+        self._shards = [shard for shard in shards if shard.tally.total]
+        self._paths = [self._folder.joined(shard.index) for shard in self._shards]
+        self._settled = all(shard.state == "done" for shard in self._shards)
+
+    def results(self, *, with_request: bool) -> Iterator[Result]:
+        """In input order. Of a shard that is being retried only the successes: the rest is open again."""
+        snapshot = Snapshot(self._folder.path) if with_request else None
+        for shard, path in zip(self._shards, self._paths, strict=True):
+            lines = snapshot.lines(shard.first, shard.requests, shard.byte_start) if snapshot else None
+            for result in read_results(path, lines):
+                if shard.state == "done" or result.outcome == "succeeded":
+                    yield result
+
+    def export(
+        self,
+        out: Path | BinaryIO,
+        format: str,  # noqa: A002 - the word users write
+        *,
+        with_request: bool,
+        replace: bool = True,
+    ) -> None:
+        """Write all of it to a path, whole or not at all, or to an open stream.
+
+        Without `replace`, a path that exists by the end stays as it is: `BatchResultsError`.
+        """
+        if isinstance(out, Path):
+            if not out.parent.is_dir():
+                raise BatchResultsError(
+                    f"there is no folder {out.parent}", hint="make it first", code="output_no_folder"
+                )
+            with publishing(out, replace=replace) as sink:
+                self.export(sink, format, with_request=with_request)
+            return
+        match format:
+            case "jsonl" if self._settled:
+                export_jsonl(self._paths, out, self._requests() if with_request else None)
+            case "jsonl":
+                export_records(self.results(with_request=with_request), out)
+            case "csv":
+                export_csv(self.results(with_request=False), out)
+            case _:
+                raise SetupError(f"unknown format {format!r}", hint=f"Formats: {', '.join(FORMATS)}.")
+
+    def file(self) -> Path:
+        """The store's own copy of the joined results, written when first asked for."""
+        if not self._folder.results.exists():
+            self.export(self._folder.results, "jsonl", with_request=False)
+        return self._folder.results
+
+    def _requests(self) -> Iterator[bytes]:
+        snapshot = Snapshot(self._folder.path)
+        for shard in self._shards:
+            yield from snapshot.lines(shard.first, shard.requests, byte_start=shard.byte_start)

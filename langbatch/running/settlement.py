@@ -1,0 +1,100 @@
+"""What a person decides about a job that langbatch does not move by itself: retry, adopt, resubmit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from langbatch.clock import Clock
+from langbatch.errors import BatchStateError, Refused, RemoteNotFound
+from langbatch.folders import JobFolder
+from langbatch.lifecycle import SETTLED_JOB_STATES
+from langbatch.providers.base import Provider
+from langbatch.records import Attempt, Job
+from langbatch.running.step import CLEAR, batch_facts
+from langbatch.store.store import JobStore
+from langbatch.store.transitions import Claim
+
+
+def retry(store: JobStore, home: Path, job: Job) -> None:
+    """Open again every shard with requests that have no success. Successes stay."""
+    if job.state not in SETTLED_JOB_STATES:
+        raise BatchStateError(
+            f"job {job.id} is {job.state}: only a finished job can be retried",
+            hint=f"Wait for it (`langbatch watch {job.id}`), or cancel it first.",
+        )
+    # First, so that a crash in between never leaves yesterday's results standing for today's.
+    JobFolder.of(home, job.id).results.unlink(missing_ok=True)
+    for shard, _ in store.shards(job.key):
+        if shard.state == "done" and shard.tally.succeeded < shard.requests:
+            with _claimed(store, job, shard.index) as claim:
+                store.reopen(claim)
+
+
+def adopt(store: JobStore, provider: Provider, job: Job, batch_id: str, shard: int | None) -> None:
+    """Take `batch_id` for the batch of the shard that needs an operator."""
+    index, attempt = _stuck(store, job, shard)
+    if attempt is None:
+        raise BatchStateError(
+            f"shard {index} of job {job.id} has sent nothing, so no batch can be its own",
+            hint=f"`langbatch reconcile {job.id} --resubmit` lets it begin.",
+        )
+    batch = provider.get_batch(batch_id)
+    if batch.input_file_id and attempt.file_id and batch.input_file_id != attempt.file_id:
+        raise BatchStateError(
+            f"batch {batch_id} reads {batch.input_file_id}, but this shard sent {attempt.file_id}",
+            hint="Adopting it would give requests the results of others. Look for the right batch.",
+        )
+    facts = {**batch_facts(batch), "ended_at": None, "ended_as": None}
+    with _claimed(store, job, index) as claim:
+        store.move(claim, "needs_operator", "operator_adopts", shard=CLEAR, attempt=facts, note=batch_id)
+
+
+def resubmit(store: JobStore, provider: Provider, clock: Clock, job: Job, shard: int | None) -> None:
+    """Let the shard that needs an operator begin anew; a batch it may have had no longer counts.
+
+    The operator saw no batch, but cannot see a create still under way, or a process frozen before one.
+    So the old input file goes first, and such a create fails when it comes.
+    """
+    index, attempt = _stuck(store, job, shard)
+    if attempt is not None and attempt.file_id is not None and attempt.batch_id is None:
+        try:
+            provider.delete_file(attempt.file_id)
+        except (RemoteNotFound, Refused):
+            pass  # gone, or not to be deleted by us: the operator's word must do
+    ended = {"ended_at": clock.now(), "ended_as": "resubmitted"}
+    over = attempt is None or attempt.ended_as == "harvested"
+    with _claimed(store, job, index) as claim:
+        store.move(
+            claim,
+            "needs_operator",
+            "operator_resubmits",
+            shard=CLEAR,
+            attempt={} if over else ended,
+            note=attempt.name if attempt else None,
+        )
+
+
+def _stuck(store: JobStore, job: Job, shard: int | None) -> tuple[int, Attempt | None]:
+    """The shard meant and its newest attempt; None where it was parked before its first."""
+    stuck = [(s.index, a) for s, a in store.shards(job.key) if s.state == "needs_operator"]
+    chosen = [(index, attempt) for index, attempt in stuck if shard in (None, index)]
+    if len(chosen) == 1:
+        return chosen[0]
+    which = ", ".join(str(index) for index, _ in stuck) or "none"
+    raise BatchStateError(
+        f"which shard of job {job.id}? Those that need an operator: {which}",
+        hint="Name one with --shard N." if stuck else f"`langbatch status {job.id}` shows its state.",
+    )
+
+
+@contextmanager
+def _claimed(store: JobStore, job: Job, index: int) -> Iterator[Claim]:
+    claim = store.claim(job.key, index)
+    if claim is None:
+        raise BatchStateError("another process is working on this job", hint="Try again in a moment.")
+    try:
+        yield claim
+    finally:
+        store.release(claim)

@@ -1,0 +1,99 @@
+"""From a waiting shard to a file that a batch may name."""
+
+from __future__ import annotations
+
+from langbatch.errors import AccessRefused, ProviderError, RemoteNotFound
+from langbatch.providers.base import Provider
+from langbatch.records import RemoteFile
+from langbatch.running import decisions as d
+from langbatch.running.harvesting import settle
+from langbatch.running.reconcile import search_file
+from langbatch.running.step import CLEAR, Step
+from langbatch.shards.outgoing import prepare_payload, with_progress
+
+#: A file answered with 404 this long after its upload is taken for lost and uploaded anew, at no cost.
+ABSENT_FILE_SECONDS = 600.0
+
+
+def upload(step: Step, provider: Provider, number: int) -> None:
+    """Write the payload, commit the intent, send it, commit the file's id."""
+    outgoing = prepare_payload(step.store, step.home, step.view, number)
+    step.store.begin_upload(step.claim, number, outgoing.name, outgoing.requests, outgoing.bytes)
+    step = step.again()
+    try:
+        with with_progress(outgoing, step.on_progress) as stream:
+            remote = provider.upload(outgoing.name, stream, outgoing.bytes)
+    except ProviderError as error:
+        setback = d.after_upload_error(error)
+        if setback.move == "upload_refused":
+            settle(step, "upload_refused", "refused", setback.code or "refused", setback.attention)
+        else:
+            step.set_back(setback)
+        return
+    _uploaded(step, provider, remote)
+    outgoing.path.unlink(missing_ok=True)
+
+
+def _uploaded(step: Step, provider: Provider, remote: RemoteFile) -> None:
+    now = step.clock.now()
+    ready = d.judge_file(remote, step.attempt.file_bytes, 0.0, step.policy) == "ready"
+    ready = ready and (remote.status is not None or not provider.waits_for_file)
+    facts = {"file_id": remote.id, "uploaded_at": now, "file_ready_at": now if ready else None}
+    step.move("upload_answered", shard=CLEAR, attempt=facts, note=remote.id)
+
+
+def find_upload(step: Step, provider: Provider) -> None:
+    """After a lost reply: use the file if the service lists it under our unique name.
+
+    A shard goes on without it when the list cannot be read either: no batch can name a file that
+    nobody knows, and uploads cost nothing.
+    """
+    found: RemoteFile | None = None
+    try:
+        found = search_file(provider.list_files, step.attempt.name, step.attempt.file_bytes)
+    except AccessRefused:
+        raise
+    except ProviderError:
+        if step.shard.troubles < d.HARVEST_TRIES:
+            raise
+    if found is not None:
+        _uploaded(step, provider, found)
+        return
+    # The troubles go on counting, so that an outage is ridden out with growing waits.
+    now = step.clock.now()
+    wait = d.backoff_seconds(step.shard.troubles, step.policy.poll_seconds, step.roll())
+    attention = step.shard.attention or "an upload's reply was lost, and its file is not listed"
+    shard = {"attention": attention, "waits_for": "trouble", "due_at": now + wait}
+    ended = step.ended("upload_lost")
+    step.move("upload_lost", shard=shard, attempt=ended, note=step.attempt.name)
+
+
+def check_file(step: Step, provider: Provider) -> None:
+    """See whether the service has taken the file in."""
+    attempt = step.attempt
+    assert attempt.file_id is not None
+    now = step.clock.now()
+    age = now - (attempt.uploaded_at or now)
+    verdict: d.FileVerdict
+    try:
+        remote = provider.get_file(attempt.file_id)
+        verdict = d.judge_file(remote, attempt.file_bytes, age, step.policy)
+        details = remote.status_details or f"it is {remote.status}, {remote.bytes} bytes"
+    except RemoteNotFound:
+        # A young file may not be readable yet.
+        if age < min(step.policy.grace_seconds, ABSENT_FILE_SECONDS):
+            raise
+        verdict, details = "unusable", "the service no longer has it"
+    if verdict == "ready":
+        step.record(shard=CLEAR, attempt={"file_ready_at": now})
+    elif verdict == "pending":
+        due = now + d.poll_wait_seconds(age, step.policy.poll_seconds, step.roll())
+        text = "the service is taking in the file"
+        step.record(shard={**CLEAR, "attention": text, "waits_for": "file", "due_at": due})
+    else:
+        try:
+            provider.delete_file(attempt.file_id)
+        except ProviderError:
+            pass  # ours and unused; `langbatch gc` tries again
+        text = f"the service could not take in the file: {details}"
+        step.set_back(d.Setback(text, "file_unusable", waits_for="file"))

@@ -1,0 +1,142 @@
+"""From a user's file to a stored job: validated, copied privately, cut into shards. Nothing is sent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langbatch import failpoints, ids, targets
+from langbatch.clock import Clock
+from langbatch.config import target_warnings
+from langbatch.errors import BatchStorageError
+from langbatch.folders import JobFolder
+from langbatch.providers import limits_for
+from langbatch.publish import sync_folder
+from langbatch.records import OnProgress, Target
+from langbatch.requests.lines import SPOOLED_PREFIX
+from langbatch.requests.validation import Intake, ModelRun, Rules, read_requests, refusal
+from langbatch.running.space import require_room
+from langbatch.shards.sharding import ShardPlan, plan_shards
+from langbatch.shards.snapshot import Snapshot, SnapshotWriter
+
+if TYPE_CHECKING:
+    from langbatch.store.store import JobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What `submit` did. `created` is False where the same bytes and target had a job already.
+
+    `warnings` tell what looks wrong about the target, such as an api-version from before batch.
+    """
+
+    id: str
+    created: bool
+    intake: Intake
+    warnings: tuple[str, ...] = ()
+
+
+def plan(
+    snapshot: Snapshot, target: Target, max_requests: int | None, runs: Iterable[ModelRun] = ()
+) -> tuple[list[ShardPlan], list[int]]:
+    """The snapshot's shards for this target, and the user's line number each begins at.
+
+    `runs` are stretches of one model each (`split_by_model`): no shard reaches over a border, since a
+    batch has one model.
+    """
+    stretches = [(run.first, run.count) for run in runs] or [(0, snapshot.total)]
+    plans: list[ShardPlan] = []
+    byte_start = 0
+    for first, count in stretches:
+        cut = plan_shards(
+            snapshot.lengths(first, count),
+            targets.growth_bytes(target),
+            limits_for(target),
+            max_requests=max_requests,
+            embedding_inputs=snapshot.inputs(first, count) if target.kind == "embeddings" else None,
+        )
+        for shard in cut:
+            index = len(plans)
+            plans.append(
+                ShardPlan(index, first + shard.first, shard.count, byte_start + shard.byte_start, shard.bytes)
+            )
+        byte_start += sum(shard.bytes for shard in cut)
+    return plans, [snapshot.line_numbers(shard.first, 1)[0] for shard in plans]
+
+
+def admit(
+    store: JobStore,
+    home: Path,
+    clock: Clock,
+    source: Path,
+    target: Target,
+    rules: Rules,
+    *,
+    name: str | None = None,
+    new: bool = False,
+    draft: bool = False,
+    max_requests_per_shard: int | None = None,
+    job_id: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Submission:
+    """Store `source` as a job, or find the one that the same bytes on the same target made.
+
+    A `draft` has no shards until it is started, so that no `resume` sends it before. A crash before
+    the job's row is written leaves only a folder that nothing points to.
+    """
+    from langbatch.store.store import NewJob
+
+    job_id = job_id or ids.new_job_id(clock.now())
+    folder = JobFolder.of(home, job_id).path
+    making = folder.with_name(f".new-{job_id}")
+    try:
+        if source.is_file():
+            # The snapshot, and the payload of one shard while it is sent.
+            require_room(home, 2 * source.stat().st_size, "the snapshot of this file")
+        with SnapshotWriter(making) as writer:
+            intake = read_requests(source, rules, into=writer, on_progress=on_progress)
+        if intake.problems and not rules.skip_invalid:
+            raise refusal(intake)
+        assert writer.written is not None
+        # The deployment in the lines and the one given are the same thing, said in two places.
+        reuse = targets.reuse_key(intake.sha256, replace(target, model=target.model or intake.model))
+        if not new and (existing := store.job_for(reuse)) is not None:
+            # Another api-version or path than at first: the one that did not work, or it would not be tried.
+            store.update_settings(existing.key, target.settings)
+            return Submission(existing.id, False, intake, target_warnings(target))
+        snapshot = Snapshot(making)
+        plans, first_lines = (
+            ([], []) if draft else plan(snapshot, target, max_requests_per_shard, intake.model_runs())
+        )
+        with failpoints.around("rename"):
+            making.rename(folder)
+        sync_folder(folder.parent)  # the job's row must not outlive its folder in a power cut
+        job, created = store.add_job(
+            NewJob(
+                id=job_id,
+                name=name,
+                input_name="stdin.jsonl" if source.name.startswith(SPOOLED_PREFIX) else source.name,
+                target=target,
+                input_sha256=intake.sha256,
+                snapshot_sha256=writer.written.sha256,
+                reuse_key=reuse,
+                total=intake.total,
+                rejected=intake.rejected,
+                shards=plans,
+                first_lines=first_lines,
+            ),
+            replace=new,
+        )
+        if not created:  # another process stored the same bytes at the same moment
+            shutil.rmtree(folder, ignore_errors=True)
+        return Submission(job.id, created, intake, target_warnings(target))
+    except OSError as error:
+        raise BatchStorageError(
+            f"the snapshot could not be written: {error.strerror or error}",
+            hint=f"Free space in {home} or make it writable, then submit again. Nothing was sent.",
+        ) from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)

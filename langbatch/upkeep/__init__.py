@@ -1,0 +1,1 @@
+"""What keeps a store and its remote files in order, and brings them back."""
