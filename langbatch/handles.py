@@ -222,10 +222,10 @@ class Batch:
         self._require_stored()
         return self._manager.cancel(self.id)
 
-    def retry(self) -> None:
+    def retry(self, *, force: bool = False) -> None:
         """Send the requests without success again. Successes are kept."""
         self._require_stored()
-        self._manager.retry(self.id)
+        self._manager.retry(self.id, force=force)
 
     def is_retryable_failure(self) -> bool:
         """Whether the job has ended with requests that another attempt may well answer."""

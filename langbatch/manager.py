@@ -436,12 +436,15 @@ class JobManager:
         self._runner().advance(job.key)
         return True
 
-    def retry(self, job_id: str, *, start: bool = True) -> JobStatus:
-        """Send again the requests without success, as new attempts. Successes are kept."""
+    def retry(self, job_id: str, *, start: bool = True, force: bool = False) -> JobStatus:
+        """Send again the requests without success, as new attempts. Successes are kept.
+
+        `BatchStateError` while the job is unfinished, and where the last three paid attempts brought no
+        further success, unless `force`."""
         from langbatch.running import settlement
 
         job = self._store.find(job_id)
-        settlement.retry(self._store, self.home, job)
+        settlement.retry(self._store, self.home, job, force=force)
         return self.start(job.id) if start else self.status(job.id, offline=True)
 
     def adopt(self, job_id: str, batch_id: str, *, shard: int | None = None) -> JobStatus:

@@ -299,6 +299,7 @@ class Shard:
     not_before: float = 0.0
     troubles: int = 0
     crashes: int = 0
+    in_vain: int = 0
     waits_for: WaitsFor | None = None
     blocker: Blocker | None = None
     attention: str | None = None
@@ -347,6 +348,5 @@ class ShardView:
     job: Job
     shard: Shard
     attempt: Attempt | None
-    #: Attempts so far that had a batch, and attempts that came to nothing.
-    paid_attempts: int = 0
+    #: Attempts so far that came to nothing, and cost nothing.
     fruitless_attempts: int = 0

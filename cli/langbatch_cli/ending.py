@@ -31,16 +31,23 @@ def cancel(
 
 
 def retry(
-    ctx: typer.Context, job: options.Job, json: options.Json = False, home: options.Home = None
+    ctx: typer.Context,
+    job: options.Job,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pay again, even if the last three attempts brought nothing.")
+    ] = False,
+    json: options.Json = False,
+    home: options.Home = None,
 ) -> Exit:
     """Send the requests without success again.
 
-    Successes are kept and not paid again.
+    Successes are kept and not paid again. After three paid attempts without a further success it asks for
+    --force.
     """
     session = options.session_of(ctx, json, home)
     with session.manager() as manager:
         try:
-            status = manager.retry(job)
+            status = manager.retry(job, force=force)
         except langbatch.LangBatchError as error:
             if not isinstance(error, langbatch.JobNotFound):
                 session.stored = manager.status(job, offline=True).to_dict()

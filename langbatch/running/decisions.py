@@ -40,6 +40,8 @@ GRACE_SECONDS = 1800.0
 FENCED_GRACE_SECONDS = 600.0
 #: Attempts that came to nothing without costing anything, before a person is asked.
 FRUITLESS_ATTEMPTS = 5
+#: Paid attempts in a row without a further success, before `retry` wants to be told twice.
+ATTEMPTS_IN_VAIN = 3
 #: Processes that died in a row without the shard having moved, before a person is asked.
 CRASHES = 5
 #: How long a batch may show a status we do not know before a person is asked.

@@ -47,6 +47,7 @@ def harvest(step: Step, provider: Provider) -> None:
             rows_without_success=report.unsuccessful,
             note=f"{report.tally.succeeded} of {report.tally.total} succeeded",
             files=put_in_place,
+            paid=end != "refused",
         )
 
 

@@ -6,29 +6,45 @@ service's list is of no use.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langbatch import failpoints
-from langbatch.publish import publishing
+from langbatch.publish import publishing, sync_folder
 
 if TYPE_CHECKING:
     from langbatch.store.store import JobStore
 
 NAME = "journal.jsonl"
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def append(home: Path, *, job: int, shard: int, attempt: int, batch_id: str) -> None:
     """Write one created batch down, and have it on disk when this returns."""
     entry = {"job": job, "shard": shard, "attempt": attempt, "batch_id": batch_id}
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(home / NAME, flags, 0o600)
+    with _alone(home):
+        descriptor = os.open(home / NAME, _FLAGS | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, json.dumps(entry).encode() + b"\n")
+            with failpoints.around("fsync"):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(home)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One process at a time, so that no entry is written between another's reading and its tidying up."""
+    descriptor = os.open(home / f"{NAME}.lock", _FLAGS, 0o600)
     try:
-        os.write(descriptor, json.dumps(entry).encode() + b"\n")
-        with failpoints.around("fsync"):
-            os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 
@@ -36,16 +52,19 @@ def append(home: Path, *, job: int, shard: int, attempt: int, batch_id: str) -> 
 def replay(store: JobStore, home: Path) -> None:
     """Bring what was written down into the database; entries of shards that others hold stay for later."""
     path = home / NAME
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
+    if not path.exists():
         return
-    left = [line for line in lines if not _enter(store, line)]
-    if left:
-        with publishing(path) as out:
-            out.writelines(left)
-    else:
-        path.unlink(missing_ok=True)
+    with _alone(home):
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        left = [line for line in lines if not _enter(store, line)]
+        if left:
+            with publishing(path) as out:
+                out.writelines(left)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _enter(store: JobStore, line: bytes) -> bool:

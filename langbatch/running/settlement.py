@@ -12,24 +12,42 @@ from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers.base import Provider
 from langbatch.records import Attempt, Job
+from langbatch.running.decisions import ATTEMPTS_IN_VAIN
 from langbatch.running.step import CLEAR, batch_facts
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Claim
 
 
-def retry(store: JobStore, home: Path, job: Job) -> None:
-    """Open again every shard with requests that have no success. Successes stay."""
+def retry(store: JobStore, home: Path, job: Job, *, force: bool = False) -> None:
+    """Open again every shard with requests that have no success. Successes stay.
+
+    A shard whose last three paid attempts brought no further success is left as it ended, unless `force`:
+    its requests most likely fail again, and cost again. `BatchStateError` where only such are left.
+    """
     if job.state not in SETTLED_JOB_STATES:
         raise BatchStateError(
             f"job {job.id} is {job.state}: only a finished job can be retried",
             hint=f"Wait for it (`langbatch watch {job.id}`), or cancel it first.",
         )
+    short = [
+        shard
+        for shard, _ in store.shards(job.key)
+        if shard.state == "done" and shard.tally.succeeded < shard.requests
+    ]
+    chosen = [shard for shard in short if force or shard.in_vain < ATTEMPTS_IN_VAIN]
+    if short and not chosen:
+        requests = sum(shard.requests - shard.tally.succeeded for shard in short)
+        raise BatchStateError(
+            f"the last {ATTEMPTS_IN_VAIN} paid attempts of job {job.id} brought no further success: "
+            f"{requests} requests fail each time",
+            hint=f"`langbatch fetch {job.id}` says why each failed; `langbatch retry {job.id} --force` "
+            "pays for another attempt all the same.",
+        )
     # First, so that a crash in between never leaves yesterday's results standing for today's.
     JobFolder.of(home, job.id).results.unlink(missing_ok=True)
-    for shard, _ in store.shards(job.key):
-        if shard.state == "done" and shard.tally.succeeded < shard.requests:
-            with _claimed(store, job, shard.index) as claim:
-                store.reopen(claim)
+    for shard in chosen:
+        with _claimed(store, job, shard.index) as claim:
+            store.reopen(claim)
 
 
 def adopt(store: JobStore, provider: Provider, job: Job, batch_id: str, shard: int | None) -> None:

@@ -199,12 +199,26 @@ def storage_error(error: DBAPIError) -> BatchStorageError:
             "the disk with the database is full",
             hint="Free some space, then run `langbatch resume`. Nothing was lost.",
         )
+    if "disk i/o error" in lowered:
+        return BatchStorageError(
+            "the disk with the database does not take writes (full, over quota, or failing)",
+            hint="Free some space or mend the disk, then run `langbatch resume`. Nothing was lost.",
+        )
     if "readonly" in lowered or "read-only" in lowered or "unable to open" in lowered:
         return BatchStorageError(
             f"the database cannot be written ({text})",
             hint="Make LANGBATCH_HOME writable for this user, or set it to another folder.",
         )
     return BatchStorageError(f"the database refused: {text}", hint="Run `langbatch doctor` to check it.")
+
+
+def lease_clock(connection: Connection, here: float) -> float:
+    """The time that leases are compared with: the server's, where machines with clocks of their own share
+    one. SQLite has no server: all who open it are on one machine, whose clock `here` is."""
+    if connection.dialect.name == "postgresql":
+        now = sa.func.clock_timestamp()  # not `now()`, which stands still in a transaction
+        return float(connection.execute(sa.select(sa.extract("epoch", now))).scalar_one())
+    return here
 
 
 def options_for_reading() -> dict[str, Any]:

@@ -100,6 +100,7 @@ shards = Table(
     Column("not_before", Float, nullable=False, comment="when the service asked to be called again"),
     Column("troubles", Integer, nullable=False, comment="consecutive failed calls, for backoff"),
     Column("crashes", Integer, nullable=False, comment="processes that died holding it since its last move"),
+    Column("in_vain", Integer, nullable=False, comment="paid attempts since the last that brought a success"),
     Column("waits_for", String(16), comment="trouble, quota, throttle, file, fate or batch"),
     Column("blocker", String(16), comment="access, setup or disk: a person must mend it"),
     Column("attention", Text, comment="what it waits for, in words, masked"),

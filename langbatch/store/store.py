@@ -35,7 +35,14 @@ from langbatch.records import (
 )
 from langbatch.shards.sharding import ShardPlan
 from langbatch.store import rows
-from langbatch.store.database import connect, options_for_reading, prepare, sqlite_url, storage_error
+from langbatch.store.database import (
+    connect,
+    lease_clock,
+    options_for_reading,
+    prepare,
+    sqlite_url,
+    storage_error,
+)
 from langbatch.store.schema import attempts, events, jobs, shards, store_facts, unsuccessful
 from langbatch.store.transitions import Claim, Writing, held, summary, with_newest_attempt
 
@@ -185,7 +192,9 @@ class JobStore:
     def _insert_shards(tx: Writing, job: int, plans: Sequence[ShardPlan], first_lines: Sequence[int]) -> None:
         if not plans:
             return
-        fresh: dict[str, float] = dict.fromkeys((*OUTCOMES, "attempt", "troubles", "crashes", "fence"), 0)
+        fresh: dict[str, float] = dict.fromkeys(
+            (*OUTCOMES, "attempt", "troubles", "crashes", "in_vain", "fence"), 0
+        )
         fresh |= dict.fromkeys(("due_at", "not_before", "lease_until"), 0.0)
         tx.execute(
             shards.insert(),
@@ -272,11 +281,11 @@ class JobStore:
         with self._reading() as connection:
             job_row = connection.execute(_ONE_JOB, {"job": job}).one_or_none()
             row = connection.execute(_ONE_SHARD, key).one_or_none()
-            paid, fruitless = connection.execute(_ATTEMPT_COUNTS, key).one()
+            fruitless = connection.execute(_FRUITLESS_ATTEMPTS, key).scalar_one()
         if job_row is None or row is None:
             raise JobNotFound("this job was purged", hint="`langbatch status` lists the jobs there are.")
         shard, attempt = rows.shard_and_attempt(row)
-        return ShardView(rows.job(job_row), shard, attempt, paid, fruitless)
+        return ShardView(rows.job(job_row), shard, attempt, fruitless)
 
     def times_since(self, claim: Claim, what: str, move: str) -> int:
         """How many events `what` the claimed shard has had since its last `move`."""
@@ -317,8 +326,8 @@ class JobStore:
 
         A lease whose holder is seen to be gone on this machine is taken over at once.
         """
-        now = self._clock.now()
         with self._writing() as tx:
+            now = lease_clock(tx.connection, tx.now)
             row = tx.execute(_LEASE, {"job": job, "index": index}).one_or_none()
             if row is None:
                 return None
@@ -343,7 +352,8 @@ class JobStore:
     def renew(self, claim: Claim) -> bool:
         """Hold on to a claim; False where it was lost."""
         with self._writing() as tx:
-            done = tx.execute(held(claim).values(lease_until=self._clock.now() + LEASE_SECONDS))
+            until = lease_clock(tx.connection, tx.now) + LEASE_SECONDS
+            done = tx.execute(held(claim).values(lease_until=until))
             return done.rowcount == 1
 
     def release(self, claim: Claim) -> None:
@@ -438,14 +448,19 @@ class JobStore:
         rows_without_success: Iterable[Unsuccessful],
         note: str | None = None,
         files: Callable[[], None] | None = None,
+        paid: bool = False,
     ) -> None:
         """A move to `done`, with the shard's outcomes, in one transaction.
 
+        `paid`: whether the attempt had a batch that ran; those that bring no further success are counted.
         `files` changes the shard's files while the claim is known to hold: a process that was frozen and
         comes back must not put its old files over those of the one that took over.
         """
         with self._writing() as tx:
-            row = tx.move(claim, origin, move, {**shard, **summary(tally, usage)}, attempt, note)
+            row = tx.require(claim)
+            in_vain = 0 if tally.succeeded > row.succeeded else row.in_vain + paid
+            facts = {**shard, **summary(tally, usage), "in_vain": in_vain}
+            tx.move(claim, origin, move, facts, attempt, note)
             if files is not None:
                 files()
             tx.execute(
@@ -533,7 +548,12 @@ _MOVING = (
 _MOVING_OF_JOB = _MOVING.where(shards.c.job == sa.bindparam("job"))
 _ONE_JOB = sa.select(jobs).where(jobs.c.key == sa.bindparam("job"))
 _ONE_SHARD = _shards_with_attempt().where(*_THIS_SHARD)
-_ATTEMPT_COUNTS = sa.select(
-    sa.func.count().filter(attempts.c.batch_id.is_not(None)),
-    sa.func.count().filter(attempts.c.ended_as.in_(("file_unusable", "no_batch"))),
-).where(attempts.c.job == sa.bindparam("job"), attempts.c.shard == sa.bindparam("index"))
+_FRUITLESS_ATTEMPTS = (
+    sa.select(sa.func.count())
+    .select_from(attempts)
+    .where(
+        attempts.c.job == sa.bindparam("job"),
+        attempts.c.shard == sa.bindparam("index"),
+        attempts.c.ended_as.in_(("file_unusable", "no_batch")),
+    )
+)

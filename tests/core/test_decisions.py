@@ -65,7 +65,7 @@ def a_view(state: ShardState, *, cancelling: bool = False, fruitless: int = 0, *
     attempt = None
     if attempt_facts:
         attempt = replace(Attempt(1, 0, 1, "lb-x", 10, NOW, file_id="file-1"), **attempt_facts)
-    return ShardView(job, shard, attempt, 0, fruitless)
+    return ShardView(job, shard, attempt, fruitless)
 
 
 @pytest.mark.parametrize(

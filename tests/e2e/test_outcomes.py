@@ -168,6 +168,29 @@ def test_retry_sends_only_what_did_not_succeed_and_never_overwrites_a_success(tm
         assert here.emulator.payments().executed == 8 + 2
 
 
+def test_retry_asks_before_it_pays_a_fourth_time_for_requests_that_always_fail(tmp_path: Path) -> None:
+    failing = {"task-2", "task-5"}
+
+    def answer(body: dict[str, Any], custom_id: str) -> str | RowError:
+        return RowError(400, "content_filter") if custom_id in failing else "fine"
+
+    with world(tmp_path, answer=answer) as here, here.manager() as manager:
+        job = manager.submit(requests_file(tmp_path / "in.jsonl", IDS), **here.azure)
+        manager.wait(job.id)  # brought successes, so it does not count
+        for _ in range(3):
+            manager.retry(job.id)
+            manager.wait(job.id)
+        with pytest.raises(BatchStateError, match="2 requests fail each time") as refused:
+            manager.retry(job.id)
+        assert "--force" in (refused.value.hint or "")
+        assert manager.status(job.id).state == "completed"
+        assert len(list(manager.results(job.id))) == 8
+        assert here.counts()["batches"] == 4
+        failing.clear()
+        manager.retry(job.id, force=True)
+        assert manager.wait(job.id).all_succeeded
+
+
 def test_while_a_retry_runs_what_had_failed_is_pending_again(tmp_path: Path) -> None:
     with world(tmp_path, faults=("rows-fail=2",)) as here, here.manager() as manager:
         job = manager.submit(requests_file(tmp_path / "in.jsonl", IDS), **here.azure)

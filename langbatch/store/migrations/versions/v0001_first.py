@@ -188,6 +188,12 @@ def upgrade() -> None:
             comment="processes that died holding it since its last move",
         ),
         sa.Column(
+            "in_vain",
+            sa.Integer(),
+            nullable=False,
+            comment="paid attempts since the last that brought a success",
+        ),
+        sa.Column(
             "waits_for",
             sa.String(length=16),
             nullable=True,
