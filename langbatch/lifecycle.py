@@ -48,6 +48,7 @@ Move = Literal[
     "upload_lost",
     "upload_refused",
     "file_unusable",
+    "moved_away",
     "create_begins",
     "create_answered",
     "create_not_now",
@@ -96,6 +97,9 @@ MOVES: Mapping[Move, Rule] = MappingProxyType(
         "upload_refused": _rule("uploading", "done", "the service refuses this input for good"),
         "file_unusable": _rule(
             "uploaded creating", "waiting", "the service could not take in the file; the attempt is over"
+        ),
+        "moved_away": _rule(
+            "uploaded", "waiting", "its target has no room or takes no calls, another has; the attempt is over"
         ),
         "create_begins": _rule("uploaded", "creating", "a create is about to be sent"),
         "create_answered": _rule("creating", "active", "the service gave the batch an id"),

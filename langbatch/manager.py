@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial as bind
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -75,7 +76,7 @@ class _Open:
     """What a manager has open and must close."""
 
     store: JobStore | None = None
-    providers: dict[int, Provider] = field(default_factory=dict)
+    providers: dict[tuple[int, int], Provider] = field(default_factory=dict)
 
     def close(self) -> None:
         for provider in self.providers.values():
@@ -143,17 +144,19 @@ class JobManager:
             on_progress or self.on_progress,
         )
 
-    def _open_provider(self, job: Job) -> Provider:
-        provider = self._open.providers.get(job.key)
+    def _open_provider(self, job: Job, place: int = 0) -> Provider:
+        key = (job.key, place)
+        provider = self._open.providers.get(key)
         if provider is None:
-            credentials = self._credentials.get(job.id) or reopen_target(job.target)
-            provider = self._open.providers[job.key] = open_provider(job.target, credentials)
+            target = job.targets[place]
+            credentials = (self._credentials.get(job.id) if place == 0 else None) or reopen_target(target)
+            provider = self._open.providers[key] = open_provider(target, credentials)
         return provider
 
-    def _policy(self, job: Job) -> decisions.Policy:
-        chosen, facts = self.settings.grace_seconds, known_facts(self._store, job.target)
+    def _policy(self, target: Target) -> decisions.Policy:
+        chosen, facts = self.settings.grace_seconds, known_facts(self._store, target)
         return decisions.Policy(
-            poll_seconds=self.settings.poll_seconds_for(job.target),
+            poll_seconds=self.settings.poll_seconds_for(target),
             grace_seconds=facts.grace_seconds if chosen is None else chosen,
             fence_holds=facts.absence_is_proof,
         )
@@ -162,7 +165,7 @@ class JobManager:
         """Use these for a job's calls in this process. They are never stored."""
         job = self._store.find(job_id)
         self._credentials[job.id] = credentials
-        if (provider := self._open.providers.pop(job.key, None)) is not None:
+        if (provider := self._open.providers.pop((job.key, 0), None)) is not None:
             provider.close()
 
     def close(self) -> None:
@@ -316,7 +319,7 @@ class JobManager:
             self._store.add_shards(job.key, *plan(snapshot, job.target, None))
         runner = self._runner(progress)
         began = self._clock.monotonic()
-        patience = min(FILE_WAIT_SECONDS, 60 * self._policy(job).poll_seconds)
+        patience = min(FILE_WAIT_SECONDS, 60 * self._policy(job.target).poll_seconds)
         due = runner.advance(job.key, eager=True)
         while due is not None and settling(self._store.shards(job.key)):
             if self._clock.monotonic() - began >= patience:
@@ -453,7 +456,7 @@ class JobManager:
         from langbatch.running import settlement
 
         job = self._store.find(job_id)
-        settlement.adopt(self._store, self._open_provider(job), job, batch_id, shard)
+        settlement.adopt(self._store, bind(self._open_provider, job), job, batch_id, shard)
         return self.status(job.id)
 
     def resubmit(self, job_id: str, *, shard: int | None = None) -> JobStatus:
@@ -462,7 +465,7 @@ class JobManager:
         from langbatch.running import settlement
 
         job = self._store.find(job_id)
-        settlement.resubmit(self._store, self._open_provider(job), self._clock, job, shard)
+        settlement.resubmit(self._store, bind(self._open_provider, job), self._clock, job, shard)
         return self.status(job.id)
 
     # ------------------------------------------------------------ out
@@ -525,14 +528,12 @@ class JobManager:
         shutil.rmtree(JobFolder.of(self.home, job.id).path, ignore_errors=True)
 
     def _delete_remote_files(self, job: Job) -> None:
-        with suppress(SetupError, ProviderError):
-            provider = self._open_provider(job)
-            for shard, _ in self._store.shards(job.key):
-                for attempt in self._store.attempts(job.key, shard.index):
-                    for file_id in (attempt.file_id, attempt.output_file_id, attempt.error_file_id):
-                        if file_id is not None:
-                            with suppress(ProviderError):
-                                provider.delete_file(file_id)
+        for shard, _ in self._store.shards(job.key):
+            for attempt in self._store.attempts(job.key, shard.index):
+                for file_id in (attempt.file_id, attempt.output_file_id, attempt.error_file_id):
+                    if file_id is not None:
+                        with suppress(SetupError, ProviderError):
+                            self._open_provider(job, attempt.target).delete_file(file_id)
 
     # ------------------------------------------------------------ upkeep
 

@@ -81,6 +81,32 @@ class Target:
         """For people: `azure/my-resource.openai.azure.com/my-deployment`."""
         return "/".join(part for part in (self.provider, self.host, self.model) if part)
 
+    @property
+    def weight(self) -> float:
+        """Its share of a job's shards beside the job's other targets, while all have room."""
+        return float(self.settings.get("weight", 1.0))
+
+    @property
+    def quota_tokens(self) -> int | None:
+        """The enqueued-token quota as the user stated it."""
+        text = self.settings.get("quota_tokens")
+        return None if text is None else int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is known of the token quota that a deployment's batches share. No endpoint reports it.
+
+    `limit_tokens` was stated by the user, or learnt from the service. Until `hold_until` nothing is sent
+    there: the service had no room (`quota`), or did not take calls (`trouble`). `refusals` count in a row.
+    """
+
+    label: str
+    limit_tokens: int | None = None
+    hold_until: float = 0.0
+    hold_reason: Literal["quota", "trouble"] | None = None
+    refusals: int = 0
+
 
 # ---------------------------------------------------------------- remote objects
 
@@ -242,13 +268,14 @@ WaitsFor = Literal["trouble", "quota", "throttle", "file", "fate", "batch"]
 #: How a shard ended: rows were harvested, the service refused it as a whole, or it was cancelled.
 ShardEnd = Literal["harvested", "refused", "cancelled", "expired"]
 
-#: How an attempt ended. The last four brought no batch that could have cost anything.
+#: How an attempt ended. The last five brought no batch that could have cost anything.
 AttemptEnd = Literal[
     "harvested",
     "refused",
     "quota_bounced",
     "resubmitted",
     "cancelled_unsent",
+    "moved_away",
     "upload_lost",
     "file_unusable",
     "no_batch",
@@ -275,6 +302,13 @@ class Job:
     created_at: float
     updated_at: float
     finished_at: float | None
+    #: Where shards may go beside `target`.
+    others: tuple[Target, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Every target a shard may be sent to; attempts name theirs by its place here."""
+        return (self.target, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +338,8 @@ class Shard:
     blocker: Blocker | None = None
     attention: str | None = None
     ended_as: ShardEnd | None = None
+    #: The model that its lines name.
+    model: str | None = None
     tally: Tally = field(default_factory=Tally)
     usage: Usage = field(default_factory=Usage)
     lease_owner: str | None = None
@@ -321,6 +357,10 @@ class Attempt:
     name: str
     requests: int
     opened_at: float
+    #: Its target's place among the job's; the quota it counts against, and for how much.
+    target: int = 0
+    account: str | None = None
+    tokens: int = 0
     file_id: str | None = None
     file_bytes: int | None = None
     uploaded_at: float | None = None
@@ -350,3 +390,13 @@ class ShardView:
     attempt: Attempt | None
     #: Attempts so far that came to nothing, and cost nothing.
     fruitless_attempts: int = 0
+
+    @property
+    def place(self) -> int:
+        """The place of the newest attempt's target among the job's; before the first, the job's own."""
+        return 0 if self.attempt is None else self.attempt.target
+
+    @property
+    def target(self) -> Target:
+        """Where the newest attempt was or will be sent."""
+        return self.job.targets[self.place]

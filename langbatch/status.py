@@ -155,7 +155,7 @@ def _shard_status(job: Job, shard: Shard, attempt: Attempt | None) -> ShardStatu
         requests=shard.requests,
         state=shard.state,
         attempt=shard.attempt,
-        target=job.target.label,
+        target=job.targets[attempt.target if attempt else 0].label,
         attention=shard.attention,
         input_file_id=attempt.file_id if attempt else None,
         batch_id=attempt.batch_id if attempt else None,

@@ -15,10 +15,11 @@ from langbatch.lifecycle import Move
 from langbatch.providers.base import Provider
 from langbatch.records import RemoteBatch
 from langbatch.running import decisions as d
-from langbatch.running import journal
+from langbatch.running import journal, placing
 from langbatch.running.harvesting import settle
 from langbatch.running.reconcile import search_batches
 from langbatch.running.step import CLEAR, Step, batch_facts
+from langbatch.store.reservations import NoRoom
 
 TAG = "langbatch_tag"
 
@@ -32,18 +33,26 @@ def create(step: Step, provider: Provider) -> None:
     """Commit the intent, create, commit the batch's id. The one call that costs money."""
     file_id = step.attempt.file_id
     assert file_id is not None
-    step.move("create_begins", attempt={"create_intent_at": step.clock.now()}, note=file_id)
+    if len(step.view.job.targets) > 1 and placing.better_elsewhere(step):
+        placing.move_away(step, provider)
+        return
+    try:
+        step.move("create_begins", attempt={"create_intent_at": step.clock.now()}, note=file_id)
+    except NoRoom:
+        placing.wait_for_room(step, provider)
+        return
     step = step.again()
     try:
         batch = provider.create_batch(file_id, tags(step.store.store_id, step.attempt.name))
     except ProviderError as error:
         setback = d.after_create_error(error)
+        held_until = placing.learn(step, error)
         if setback.move == "create_refused":
             settle(step, "create_refused", "refused", setback.code or "refused", setback.attention)
         elif setback.move == "create_fate_unknown":
             doubt(step, setback)
         else:
-            step.set_back(setback)
+            step.set_back(setback, due_at=held_until)
         return
     try:
         _adopt(step, "create_answered", batch)

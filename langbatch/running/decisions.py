@@ -86,7 +86,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    number: int
+    """Find a target with room, and upload there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +182,7 @@ def decide(view: ShardView, now: float, *, eager: bool = False) -> Action:
             return Park(
                 f"{view.fruitless_attempts} attempts came to nothing; the last trouble: {shard.attention}"
             )
-        reuse = attempt is not None and attempt.ended_at is None
-        return Upload(shard.attempt if reuse else shard.attempt + 1)
+        return Upload()
     if attempt is None:
         raise AssertionError(f"a shard in {shard.state} has an attempt")
     match shard.state:

@@ -15,8 +15,8 @@ from pathlib import Path
 from langbatch.clock import Clock, SystemClock
 from langbatch.errors import BatchStorageError, ProviderError, SetupError
 from langbatch.providers.base import Provider
-from langbatch.records import Job, OnProgress
-from langbatch.running import creating, harvesting, uploading, watching
+from langbatch.records import Job, OnProgress, Target
+from langbatch.running import creating, harvesting, placing, uploading, watching
 from langbatch.running import decisions as d
 from langbatch.running.leases import kept
 from langbatch.running.step import Step
@@ -29,12 +29,13 @@ HELD_ELSEWHERE_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Runner:
-    """Advances the jobs of one store. `open_provider` finds credentials; `policy_for` the waits."""
+    """Advances the jobs of one store. `open_provider` finds credentials for a target, named by its place
+    among the job's; `policy_for` the waits there."""
 
     store: JobStore
     home: Path
-    open_provider: Callable[[Job], Provider]
-    policy_for: Callable[[Job], d.Policy]
+    open_provider: Callable[[Job, int], Provider]
+    policy_for: Callable[[Target], d.Policy]
     clock: Clock = field(default_factory=SystemClock)
     roll: Callable[[], float] = random.random
     on_progress: OnProgress | None = None
@@ -75,15 +76,21 @@ class Runner:
 
     def _step(self, claim: Claim) -> Step:
         view = self.store.view(claim.job, claim.index)
-        policy = self.policy_for(view.job)
+        policy = self.policy_for(view.target)
         return Step(self.store, self.home, self.clock, self.roll, policy, self.on_progress, claim, view)
 
     def _perform(self, step: Step, action: d.Action) -> None:
         """One action. What it raises says nothing about the job, only when to look again."""
         try:
             with kept(self.store, step.claim) if self.renews else nullcontext():
-                if not _act_alone(step, action):
-                    _act(step, action, self.open_provider(step.view.job))
+                if _act_alone(step, action):
+                    return
+                if isinstance(action, d.Upload):
+                    place = placing.find_place(step)
+                    if place is not None:
+                        uploading.upload(step, self.open_provider(step.view.job, place), place)
+                else:
+                    _act(step, action, self.open_provider(step.view.job, step.view.place))
         except SetupError as error:
             step.again().set_back(d.Setback(error.message, blocker="setup", code=error.code))
         except ProviderError as error:
@@ -112,8 +119,6 @@ def _act_alone(step: Step, action: d.Action) -> bool:
 
 def _act(step: Step, action: d.Action, provider: Provider) -> None:
     match action:
-        case d.Upload(number):
-            uploading.upload(step, provider, number)
         case d.FindUpload():
             uploading.find_upload(step, provider)
         case d.CheckFile():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers.base import Provider
 from langbatch.records import Attempt, Job
 from langbatch.running.decisions import ATTEMPTS_IN_VAIN
+from langbatch.running.quota import account_label
 from langbatch.running.step import CLEAR, batch_facts
+from langbatch.store import ledger
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Claim
 
@@ -50,15 +52,18 @@ def retry(store: JobStore, home: Path, job: Job, *, force: bool = False) -> None
             store.reopen(claim)
 
 
-def adopt(store: JobStore, provider: Provider, job: Job, batch_id: str, shard: int | None) -> None:
-    """Take `batch_id` for the batch of the shard that needs an operator."""
+def adopt(
+    store: JobStore, open_at: Callable[[int], Provider], job: Job, batch_id: str, shard: int | None
+) -> None:
+    """Take `batch_id` for the batch of the shard that needs an operator. `open_at` opens the target at a
+    place among the job's."""
     index, attempt = _stuck(store, job, shard)
     if attempt is None:
         raise BatchStateError(
             f"shard {index} of job {job.id} has sent nothing, so no batch can be its own",
             hint=f"`langbatch reconcile {job.id} --resubmit` lets it begin.",
         )
-    batch = provider.get_batch(batch_id)
+    batch = open_at(attempt.target).get_batch(batch_id)
     if batch.input_file_id and attempt.file_id and batch.input_file_id != attempt.file_id:
         raise BatchStateError(
             f"batch {batch_id} reads {batch.input_file_id}, but this shard sent {attempt.file_id}",
@@ -69,7 +74,9 @@ def adopt(store: JobStore, provider: Provider, job: Job, batch_id: str, shard: i
         store.move(claim, "needs_operator", "operator_adopts", shard=CLEAR, attempt=facts, note=batch_id)
 
 
-def resubmit(store: JobStore, provider: Provider, clock: Clock, job: Job, shard: int | None) -> None:
+def resubmit(
+    store: JobStore, open_at: Callable[[int], Provider], clock: Clock, job: Job, shard: int | None
+) -> None:
     """Let the shard that needs an operator begin anew; a batch it may have had no longer counts.
 
     The operator saw no batch, but cannot see a create still under way, or a process frozen before one.
@@ -78,9 +85,11 @@ def resubmit(store: JobStore, provider: Provider, clock: Clock, job: Job, shard:
     index, attempt = _stuck(store, job, shard)
     if attempt is not None and attempt.file_id is not None and attempt.batch_id is None:
         try:
-            provider.delete_file(attempt.file_id)
+            open_at(attempt.target).delete_file(attempt.file_id)
         except (RemoteNotFound, Refused):
             pass  # gone, or not to be deleted by us: the operator's word must do
+    if attempt is not None and attempt.account is not None:
+        ledger.forget(store, [account_label(target, None) for target in job.targets] + [attempt.account])
     ended = {"ended_at": clock.now(), "ended_as": "resubmitted"}
     over = attempt is None or attempt.ended_as == "harvested"
     with _claimed(store, job, index) as claim:

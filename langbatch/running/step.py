@@ -78,8 +78,9 @@ class Step:
     def ended(self, how: AttemptEnd) -> dict[str, Any]:
         return {"ended_at": self.clock.now(), "ended_as": how}
 
-    def set_back(self, setback: d.Setback) -> None:
-        """Record trouble and when to look again; with the move that the trouble means, if any."""
+    def set_back(self, setback: d.Setback, *, due_at: float | None = None) -> None:
+        """Record trouble and when to look again (`due_at` None: after a growing wait); with the move that
+        the trouble means, if any."""
         now = self.clock.now()
         troubles = self.shard.troubles + 1
         advice = setback.advice_seconds
@@ -88,7 +89,7 @@ class Step:
             "waits_for": setback.waits_for,
             "attention": setback.attention,
             "blocker": setback.blocker,
-            "due_at": now + d.backoff_seconds(troubles, self.policy.poll_seconds, self.roll()),
+            "due_at": due_at or now + d.backoff_seconds(troubles, self.policy.poll_seconds, self.roll()),
             "not_before": now + advice if advice else 0.0,
         }
         if setback.move is None:

@@ -6,24 +6,46 @@ from langbatch.errors import AccessRefused, ProviderError, RemoteNotFound
 from langbatch.providers.base import Provider
 from langbatch.records import RemoteFile
 from langbatch.running import decisions as d
+from langbatch.running import placing
 from langbatch.running.harvesting import settle
+from langbatch.running.quota import account_label, estimate_tokens
 from langbatch.running.reconcile import search_file
 from langbatch.running.step import CLEAR, Step
 from langbatch.shards.outgoing import prepare_payload, with_progress
+from langbatch.store.reservations import NoRoom
 
 #: A file answered with 404 this long after its upload is taken for lost and uploaded anew, at no cost.
 ABSENT_FILE_SECONDS = 600.0
 
 
-def upload(step: Step, provider: Provider, number: int) -> None:
-    """Write the payload, commit the intent, send it, commit the file's id."""
-    outgoing = prepare_payload(step.store, step.home, step.view, number)
-    step.store.begin_upload(step.claim, number, outgoing.name, outgoing.requests, outgoing.bytes)
+def upload(step: Step, provider: Provider, place: int) -> None:
+    """Write the payload, commit the intent, send it, commit the file's id. `place`: which of the job's
+    targets `provider` is. An attempt that is open goes on if it is on that target; else it is over."""
+    shard, attempt = step.shard, step.view.attempt
+    goes_on = attempt is not None and attempt.ended_at is None and attempt.target == place
+    number = shard.attempt if goes_on else shard.attempt + 1
+    outgoing = prepare_payload(step.store, step.home, step.view, number, place)
+    try:
+        step.store.begin_upload(
+            step.claim,
+            number,
+            outgoing.name,
+            outgoing.requests,
+            outgoing.bytes,
+            place=place,
+            account=account_label(step.view.job.targets[place], shard.model),
+            tokens=estimate_tokens(outgoing.bytes),
+        )
+    except NoRoom:
+        outgoing.path.unlink(missing_ok=True)
+        placing.wait_a_little(step)
+        return
     step = step.again()
     try:
         with with_progress(outgoing, step.on_progress) as stream:
             remote = provider.upload(outgoing.name, stream, outgoing.bytes)
     except ProviderError as error:
+        placing.learn(step, error)
         setback = d.after_upload_error(error)
         if setback.move == "upload_refused":
             settle(step, "upload_refused", "refused", setback.code or "refused", setback.attention)

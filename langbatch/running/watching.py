@@ -7,6 +7,7 @@ from typing import Any
 from langbatch.errors import Refused, RemoteNotFound
 from langbatch.providers.base import Provider
 from langbatch.running import decisions as d
+from langbatch.running import placing
 from langbatch.running.reconcile import search_batches
 from langbatch.running.step import CLEAR, Step, batch_facts
 
@@ -29,8 +30,9 @@ def poll(step: Step, provider: Provider) -> None:
         case "quota_bounced":
             # The wait grows with the attempts, since each of them has cleared the shard's troubles.
             wait = d.backoff_seconds(step.shard.attempt, step.policy.poll_seconds, step.roll())
+            held = placing.learn_of_bounce(step, batch.faults[0].message)
             text = "waiting for token quota"
-            shard = {**CLEAR, "due_at": now + wait, "attention": text, "waits_for": "quota"}
+            shard = {**CLEAR, "due_at": held or now + wait, "attention": text, "waits_for": "quota"}
             ended = {**facts, **step.ended("quota_bounced")}
             step.move("quota_bounced", shard=shard, attempt=ended, note=batch.id)
         case "strange":

@@ -40,17 +40,21 @@ class Submission:
 
 
 def plan(
-    snapshot: Snapshot, target: Target, max_requests: int | None, runs: Iterable[ModelRun] = ()
+    snapshot: Snapshot,
+    target: Target,
+    max_requests: int | None,
+    runs: Iterable[ModelRun] = (),
+    model: str | None = None,
 ) -> tuple[list[ShardPlan], list[int]]:
     """The snapshot's shards for this target, and the user's line number each begins at.
 
     `runs` are stretches of one model each (`split_by_model`): no shard reaches over a border, since a
     batch has one model.
     """
-    stretches = [(run.first, run.count) for run in runs] or [(0, snapshot.total)]
+    stretches = [(run.first, run.count, run.model) for run in runs] or [(0, snapshot.total, model)]
     plans: list[ShardPlan] = []
     byte_start = 0
-    for first, count in stretches:
+    for first, count, named in stretches:
         cut = plan_shards(
             snapshot.lengths(first, count),
             targets.growth_bytes(target),
@@ -61,7 +65,9 @@ def plan(
         for shard in cut:
             index = len(plans)
             plans.append(
-                ShardPlan(index, first + shard.first, shard.count, byte_start + shard.byte_start, shard.bytes)
+                ShardPlan(
+                    index, first + shard.first, shard.count, byte_start + shard.byte_start, shard.bytes, named
+                )
             )
         byte_start += sum(shard.bytes for shard in cut)
     return plans, [snapshot.line_numbers(shard.first, 1)[0] for shard in plans]
@@ -109,7 +115,9 @@ def admit(
             return Submission(existing.id, False, intake, target_warnings(target))
         snapshot = Snapshot(making)
         plans, first_lines = (
-            ([], []) if draft else plan(snapshot, target, max_requests_per_shard, intake.model_runs())
+            ([], [])
+            if draft
+            else plan(snapshot, target, max_requests_per_shard, intake.model_runs(), intake.model)
         )
         with failpoints.around("rename"):
             making.rename(folder)
@@ -128,7 +136,7 @@ def admit(
                 shards=plans,
                 first_lines=first_lines,
             ),
-            replace=new,
+            replace_old=new,
         )
         if not created:  # another process stored the same bytes at the same moment
             shutil.rmtree(folder, ignore_errors=True)

@@ -31,13 +31,14 @@ class Outgoing:
     bytes: int
 
 
-def prepare_payload(store: JobStore, home: Path, view: ShardView, number: int) -> Outgoing:
-    """Write the attempt's payload. A retry sends only the requests that have no success yet.
+def prepare_payload(store: JobStore, home: Path, view: ShardView, number: int, place: int = 0) -> Outgoing:
+    """Write the attempt's payload for the target at `place`; a retry sends only what has no success yet.
 
     The name is unique to store, job, shard, attempt and bytes, so `input_file_id` and name both point
     to this attempt and no other.
     """
     shard, job = view.shard, view.job
+    target = job.targets[place]
     folder = JobFolder.of(home, job.id)
     snapshot = Snapshot(folder.path)
     failed = store.unsuccessful(job.key, shard.first, shard.requests)
@@ -47,8 +48,8 @@ def prepare_payload(store: JobStore, home: Path, view: ShardView, number: int) -
     payload = write_payload(
         snapshot.lines(shard.first, shard.requests, byte_start=shard.byte_start),
         path,
-        model=job.target.model,
-        url=sent_url(job.target),
+        model=target.model,
+        url=sent_url(target),
         edit=edit_line,
         ordinals=wanted,
     )

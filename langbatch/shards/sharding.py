@@ -23,6 +23,7 @@ class ShardPlan:
     count: int
     byte_start: int
     bytes: int
+    model: str | None = None
 
 
 def plan_shards(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from langbatch.records import AttemptEnd, ShardState
+from langbatch.store.rows import targets_of
 from langbatch.store.schema import attempts, jobs, shards
 from langbatch.store.store import JobStore
 
@@ -46,17 +48,30 @@ def attempt_files(store: JobStore, provider: str, host: str) -> list[AttemptFile
             attempts.c.error_file_id,
             attempts.c.ended_as,
             attempts.c.files_gone_at.is_not(None).label("gone"),
+            attempts.c.target,
+            jobs.c.provider,
+            jobs.c.host,
+            jobs.c.others,
         )
         .select_from(
             attempts.join(jobs, jobs.c.key == attempts.c.job).join(
                 shards, sa.and_(shards.c.job == attempts.c.job, shards.c.index == attempts.c.shard)
             )
         )
-        .where(jobs.c.provider == provider, jobs.c.host == host)
         .order_by(attempts.c.job, attempts.c.shard, attempts.c.number)
     )
     with store._reading() as connection:
-        return [AttemptFiles(**row._mapping) for row in connection.execute(query)]
+        return [
+            AttemptFiles(*row[:-4]) for row in connection.execute(query) if _endpoint(row) == (provider, host)
+        ]
+
+
+def _endpoint(row: sa.Row[Any]) -> tuple[str, str]:
+    """Where an attempt was sent: its job's own target, or one of the others."""
+    if row.target == 0:
+        return row.provider, row.host
+    other = targets_of(row.others)[row.target - 1]
+    return other.provider, other.host
 
 
 def mark_gone(store: JobStore, tidied: Sequence[AttemptFiles]) -> None:

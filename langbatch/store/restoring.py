@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from langbatch.records import Attempt, Job, ShardEnd, ShardState, Tally, Unsuccessful, Usage
+from langbatch.shards.sharding import ShardPlan
 from langbatch.store import rows
 from langbatch.store.schema import attempts, jobs, shards, store_facts, unsuccessful
 from langbatch.store.store import JobStore, NewJob
@@ -66,6 +67,19 @@ def restore(store: JobStore, restored: RestoredJob) -> Job | None:
     except IntegrityError:
         return None
     return store.job(key)
+
+
+def give_batch(store: JobStore, job: int, plan: ShardPlan, first_line: int, attempt: Attempt) -> bool:
+    """Give a draft its only shard, with a batch that runs at the service already. False where the job is no
+    draft any more. One transaction: a shard without its batch would be sent."""
+    with store._writing() as tx:
+        if tx.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar() != "draft":
+            return False
+        store._insert_shards(tx, job, [plan], [first_line])
+        _restore_shard(tx, job, RestoredShard(0, "active", (attempt,), {"waits_for": "batch"}))
+        tx.log(job, 0, attempt.number, "taken_over", None, "active", attempt.batch_id)
+        tx.refresh_job(job)
+    return True
 
 
 def _restore_shard(tx: Writing, job: int, shard: RestoredShard) -> None:

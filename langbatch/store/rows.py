@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +23,7 @@ from langbatch.records import (
 _USAGE = tuple(f.name for f in fields(Usage))
 _SHARD = tuple(f.name for f in fields(Shard) if f.name not in ("tally", "usage"))
 _ATTEMPT = tuple(f.name for f in fields(Attempt) if f.name != "batch_counts")
-_JOB = tuple(f.name for f in fields(Job) if f.name not in ("target", "tally", "usage"))
+_JOB = tuple(f.name for f in fields(Job) if f.name not in ("target", "others", "tally", "usage"))
 
 
 def job(row: sa.Row[Any]) -> Job:
@@ -36,10 +36,19 @@ def job(row: sa.Row[Any]) -> Job:
             values["model"],
             json.loads(values["settings"]),
         ),
+        others=targets_of(values["others"]),
         tally=Tally(*(values[name] for name in OUTCOMES)),
         usage=Usage(*(values[name] for name in _USAGE)),
         **{name: values[name] for name in _JOB},
     )
+
+
+def targets_text(targets: tuple[Target, ...]) -> str:
+    return json.dumps([asdict(target) for target in targets], sort_keys=True)
+
+
+def targets_of(text: str) -> tuple[Target, ...]:
+    return tuple(Target(**values) for values in json.loads(text))
 
 
 def shard_and_attempt(row: sa.Row[Any]) -> tuple[Shard, Attempt | None]:

@@ -45,6 +45,19 @@ endpoint_facts = Table(
     comment="What `doctor --canary` measured on an endpoint, such as whether the fence holds.",
 )
 
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("label", Text, primary_key=True, comment="provider/host/deployment: what shares a token quota"),
+    Column("limit_tokens", BigInteger, comment="enqueued tokens the service allows, as far as known"),
+    Column("limit_from", String(16), comment="stated by the user, or told by the service"),
+    Column("hold_until", Float, nullable=False, comment="nothing is sent there before"),
+    Column("hold_reason", String(16), comment="quota or trouble"),
+    Column("refusals", Integer, nullable=False, comment="in a row, for growing waits"),
+    Column("at", Float, nullable=False),
+    comment="The token quotas that no endpoint reports. What is reserved is read off the attempts.",
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -57,6 +70,7 @@ jobs = Table(
     Column("host", Text, nullable=False),
     Column("model", Text),
     Column("settings", Text, nullable=False, comment="JSON of the target's non-secret arguments"),
+    Column("others", Text, nullable=False, comment="JSON list of further targets"),
     Column("input_sha256", String(64), nullable=False),
     Column("snapshot_sha256", String(64), nullable=False),
     Column(
@@ -94,6 +108,7 @@ shards = Table(
     Column("requests", Integer, nullable=False),
     Column("byte_start", BigInteger, nullable=False, comment="where its lines begin in the snapshot"),
     Column("bytes", BigInteger, nullable=False),
+    Column("model", Text, comment="the model that its lines name"),
     Column("state", String(16), nullable=False),
     Column("attempt", Integer, nullable=False, comment="number of the newest attempt, 0 before the first"),
     Column("due_at", Float, nullable=False, comment="when langbatch wants to look again"),
@@ -139,6 +154,9 @@ attempts = Table(
     ),
     Column("requests", Integer, nullable=False),
     Column("opened_at", Float, nullable=False),
+    Column("target", Integer, nullable=False, comment="place of its target among the job's"),
+    Column("account", Text, index=True, comment="the quota it counts against"),
+    Column("tokens", BigInteger, nullable=False, comment="input tokens reserved for it, estimated"),
     Column("file_id", Text, index=True),
     Column("file_bytes", BigInteger, comment="bytes sent, to compare with what the service says"),
     Column("uploaded_at", Float),

@@ -10,7 +10,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from langbatch.records import (
     Usage,
 )
 from langbatch.shards.sharding import ShardPlan
-from langbatch.store import rows
+from langbatch.store import reservations, rows
 from langbatch.store.database import (
     connect,
     lease_clock,
@@ -44,7 +44,7 @@ from langbatch.store.database import (
     storage_error,
 )
 from langbatch.store.schema import attempts, events, jobs, shards, store_facts, unsuccessful
-from langbatch.store.transitions import Claim, Writing, held, summary, with_newest_attempt
+from langbatch.store.transitions import Claim, LostClaim, Writing, held, summary, with_newest_attempt
 
 #: How long a claim holds without being renewed, in seconds.
 LEASE_SECONDS = 30.0
@@ -65,6 +65,7 @@ class NewJob:
     rejected: int
     shards: Sequence[ShardPlan]
     first_lines: Sequence[int]
+    others: tuple[Target, ...] = ()
 
 
 class JobStore:
@@ -133,14 +134,14 @@ class JobStore:
 
     # ------------------------------------------------------------ jobs
 
-    def add_job(self, new: NewJob, *, replace: bool = False) -> tuple[Job, bool]:
+    def add_job(self, new: NewJob, *, replace_old: bool = False) -> tuple[Job, bool]:
         """Store a job with its shards, or return the one that the same bytes and target already made.
 
-        The second value tells whether it was stored. `replace` (`--new`) always stores.
+        The second value tells whether it was stored. `replace_old` (`--new`) always stores.
         """
         try:
             with self._writing() as tx:
-                if replace:
+                if replace_old:
                     tx.execute(jobs.update().where(jobs.c.reuse_key == new.reuse_key).values(reuse_key=None))
                 key = self._insert_job(tx, new)
             return self.job(key), True
@@ -162,6 +163,7 @@ class JobStore:
                 host=new.target.host,
                 model=new.target.model,
                 settings=json.dumps(dict(new.target.settings), sort_keys=True),
+                others=rows.targets_text(new.others),
                 input_sha256=new.input_sha256,
                 snapshot_sha256=new.snapshot_sha256,
                 reuse_key=new.reuse_key,
@@ -207,6 +209,7 @@ class JobStore:
                     "requests": plan.count,
                     "byte_start": plan.byte_start,
                     "bytes": plan.bytes,
+                    "model": plan.model,
                     "state": "waiting",
                     **fresh,
                 }
@@ -261,7 +264,7 @@ class JobStore:
         """A job's shards in input order, each with its newest attempt."""
         with self._reading() as connection:
             pairs = connection.execute(
-                _shards_with_attempt().where(shards.c.job == job).order_by(shards.c.index)
+                _shards_with_attempt().where(shards.c.job == job).order_by(shards.c.first)
             )
             return [rows.shard_and_attempt(row) for row in pairs]
 
@@ -376,12 +379,66 @@ class JobStore:
         """Apply one move with the facts it brings. Raises `IllegalMove` for one the table does not
         know, `LostClaim` where the shard is no longer ours; nothing is changed then."""
         with self._writing() as tx:
+            if move == "create_begins":
+                reserving = tx.execute(_RESERVING, {"job": claim.job, "index": claim.index}).one()
+                if reserving.account is not None:
+                    ours = (claim.job, claim.index)
+                    reservations.require_room(
+                        tx, reserving.account, reserving.tokens, ours, reservations.HOLDING
+                    )
             tx.move(claim, origin, move, shard or {}, attempt or {}, note)
+            if move == "batch_ended":
+                reserving = tx.execute(_RESERVING, {"job": claim.job, "index": claim.index}).one()
+                reservations.lift_hold(tx, reserving.account)
 
-    def begin_upload(self, claim: Claim, number: int, name: str, requests: int, file_bytes: int) -> None:
-        """Commit the intent to upload: the attempt's row and the move, before any byte is sent."""
+    def split(self, claim: Claim, pieces: Sequence[ShardPlan], first_lines: Sequence[int]) -> None:
+        """Cut a waiting shard that has never been harvested into `pieces`. It keeps its index as the first;
+        the others get new ones, so shards are in input order by `first`, not by index."""
+        with self._writing() as tx:
+            row = tx.require(claim)
+            if row.state != "waiting" or (row.attempt != 0 and row.succeeded):
+                raise LostClaim("the shard has been sent meanwhile")
+            head, *rest = pieces
+            tx.patch(claim, row.attempt, {"requests": head.count, "bytes": head.bytes}, {}, state="waiting")
+            last = tx.execute(
+                sa.select(sa.func.max(shards.c.index)).where(shards.c.job == claim.job)
+            ).scalar_one()
+            renumbered = [replace(piece, index=last + n) for n, piece in enumerate(rest, 1)]
+            self._insert_shards(tx, claim.job, renumbered, first_lines[1:])
+            note = f"{row.requests} requests into {len(pieces)} shards"
+            tx.log(claim.job, claim.index, row.attempt, "split", "waiting", "waiting", note)
+            tx.refresh_job(claim.job)
+
+    def begin_upload(
+        self,
+        claim: Claim,
+        number: int,
+        name: str,
+        requests: int,
+        file_bytes: int,
+        *,
+        place: int = 0,
+        account: str | None = None,
+        tokens: int = 0,
+    ) -> None:
+        """Commit the intent to upload: the attempt's row, its reservation and the move, before any byte is
+        sent. `NoRoom` where the quota `account` has no room for `tokens` any more.
+
+        An open attempt before `number` was on another target, and had stored nothing there: it is over."""
         now = self._clock.now()
         with self._writing() as tx:
+            if account is not None:
+                reservations.require_room(tx, account, tokens, (claim.job, claim.index))
+            tx.execute(
+                attempts.update()
+                .where(
+                    attempts.c.job == claim.job,
+                    attempts.c.shard == claim.index,
+                    attempts.c.number < number,
+                    attempts.c.ended_at.is_(None),
+                )
+                .values(ended_at=now, ended_as="moved_away")
+            )
             exists = tx.execute(
                 sa.select(attempts.c.name).where(
                     attempts.c.job == claim.job,
@@ -398,6 +455,8 @@ class JobStore:
                         name=name,
                         requests=requests,
                         opened_at=now,
+                        target=place,
+                        tokens=tokens,
                         batch_total=0,
                         batch_completed=0,
                         batch_failed=0,
@@ -408,7 +467,13 @@ class JobStore:
                 "waiting",
                 "upload_begins",
                 {"attempt": number},
-                {"name": name, "requests": requests, "file_bytes": file_bytes},
+                {
+                    "name": name,
+                    "requests": requests,
+                    "file_bytes": file_bytes,
+                    "account": account,
+                    "tokens": tokens,
+                },
                 name,
                 number=number,
             )
@@ -537,6 +602,9 @@ def _shards_with_attempt() -> sa.Select[Any]:
 
 # Put together once: for statements of many columns that costs more than running them.
 _THIS_SHARD = (shards.c.job == sa.bindparam("job"), shards.c.index == sa.bindparam("index"))
+_RESERVING = (
+    sa.select(attempts.c.account, attempts.c.tokens).select_from(with_newest_attempt()).where(*_THIS_SHARD)
+)
 _LEASE = sa.select(shards.c.lease_owner, shards.c.lease_until, shards.c.fence, shards.c.crashes).where(
     *_THIS_SHARD
 )

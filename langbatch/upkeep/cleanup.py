@@ -97,7 +97,7 @@ class Sweeper:
 
     store: JobStore
     home: Path
-    open_provider: Callable[[Job], Provider]
+    open_provider: Callable[[Job, int], Provider]
     clock: Clock
     dry_run: bool = False
 
@@ -106,20 +106,20 @@ class Sweeper:
         deleted: list[str] = []
         errors: list[LangBatchError] = []
         kept = 0
-        endpoints: dict[tuple[str, str], Job] = {}
+        endpoints: dict[tuple[str, str], tuple[Job, int]] = {}
         for job in self.store.jobs():
-            endpoints[job.target.provider, job.target.host] = job  # the newest has today's settings
-        for (provider, host), job in endpoints.items():
+            for place, target in enumerate(job.targets):
+                endpoints[target.provider, target.host] = job, place  # the newest has today's settings
+        for (name, host), (job, place) in endpoints.items():
             try:
-                kept += self._tidy_endpoint(provider, host, job, deleted)
+                kept += self._tidy_endpoint(name, host, self.open_provider(job, place), deleted)
             except LangBatchError as error:
                 errors.append(error)
         return Cleanup(tuple(deleted), kept, tuple(self._sweep_home()), tuple(errors))
 
-    def _tidy_endpoint(self, name: str, host: str, job: Job, deleted: list[str]) -> int:
+    def _tidy_endpoint(self, name: str, host: str, provider: Provider, deleted: list[str]) -> int:
         from langbatch.store.remote_files import attempt_files, mark_gone
 
-        provider = self.open_provider(job)
         known = attempt_files(self.store, name, host)
         service_now = self.clock.now()
 

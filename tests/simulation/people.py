@@ -145,10 +145,10 @@ def _settle(person: Process, store: JobStore, job: Job, shard: Shard, attempt: A
     provider = person.provider()
     world.log.settles(person.name, shard, "adopt" if good else "resubmit")
     if good:
-        _told(person, lambda: settlement.adopt(store, provider, job, good[0].id, shard.index))
+        _told(person, lambda: settlement.adopt(store, lambda _: provider, job, good[0].id, shard.index))
     else:
         world.service.resubmitted = True
-        _told(person, lambda: settlement.resubmit(store, provider, world.clock, job, shard.index))
+        _told(person, lambda: settlement.resubmit(store, lambda _: provider, world.clock, job, shard.index))
 
 
 def _may_still_come(person: Process, job: Job, shard: Shard, attempt: Attempt) -> bool:

@@ -206,7 +206,7 @@ class Worker(Process):
             elapsed = world.clock.now() - START
             world.stage.rest(min(max(due or 60.0, self._cadence, elapsed / 12), 24 * 3_600.0))
 
-    def _open(self, job: Job) -> Provider:
+    def _open(self, job: Job, place: int) -> Provider:
         if self.world.plan.draw("open"):
             self.note("setup_missing")
             raise SetupError("simulated: no credentials here")

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from langbatch import failpoints
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.publish import private_folder
-from langbatch.records import Job
+from langbatch.records import Target
 from langbatch.running.decisions import Policy
 from langbatch.store.database import connect, prepare, sqlite_url
 from langbatch.store.schema import jobs, metadata, store_facts
@@ -180,7 +180,7 @@ class World:
     def home(self) -> Path:
         return self.arena.home
 
-    def policy_for(self, job: Job) -> Policy:
+    def policy_for(self, target: Target) -> Policy:
         return self.cast.policy
 
     # ------------------------------------------------------------ the play

@@ -152,7 +152,7 @@ def test_the_same_bytes_and_target_are_stored_once(store: JobStore) -> None:
     again, created_again = store.add_job(new_job("job_b"))
     assert (created, created_again) == (True, False)
     assert again.id == first.id
-    newer, created_new = store.add_job(new_job("job_c"), replace=True)
+    newer, created_new = store.add_job(new_job("job_c"), replace_old=True)
     assert created_new
     found = store.job_for("k")
     assert found is not None

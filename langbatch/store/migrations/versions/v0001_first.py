@@ -9,6 +9,30 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
+        "accounts",
+        sa.Column(
+            "label", sa.Text(), nullable=False, comment="provider/host/deployment: what shares a token quota"
+        ),
+        sa.Column(
+            "limit_tokens",
+            sa.BigInteger(),
+            nullable=True,
+            comment="enqueued tokens the service allows, as far as known",
+        ),
+        sa.Column(
+            "limit_from",
+            sa.String(length=16),
+            nullable=True,
+            comment="stated by the user, or told by the service",
+        ),
+        sa.Column("hold_until", sa.Float(), nullable=False, comment="nothing is sent there before"),
+        sa.Column("hold_reason", sa.String(length=16), nullable=True, comment="quota or trouble"),
+        sa.Column("refusals", sa.Integer(), nullable=False, comment="in a row, for growing waits"),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("label"),
+        comment="The token quotas that no endpoint reports. What is reserved is read off the attempts.",
+    )
+    op.create_table(
         "attempts",
         sa.Column("job", sa.Integer(), nullable=False),
         sa.Column("shard", sa.Integer(), nullable=False),
@@ -18,6 +42,11 @@ def upgrade() -> None:
         ),
         sa.Column("requests", sa.Integer(), nullable=False),
         sa.Column("opened_at", sa.Float(), nullable=False),
+        sa.Column("target", sa.Integer(), nullable=False, comment="place of its target among the job's"),
+        sa.Column("account", sa.Text(), nullable=True, comment="the quota it counts against"),
+        sa.Column(
+            "tokens", sa.BigInteger(), nullable=False, comment="input tokens reserved for it, estimated"
+        ),
         sa.Column("file_id", sa.Text(), nullable=True),
         sa.Column(
             "file_bytes",
@@ -54,6 +83,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job", "shard", "number"),
         sa.UniqueConstraint("name"),
     )
+    op.create_index(op.f("ix_attempts_account"), "attempts", ["account"], unique=False)
     op.create_index(op.f("ix_attempts_batch_id"), "attempts", ["batch_id"], unique=False)
     op.create_index(op.f("ix_attempts_file_id"), "attempts", ["file_id"], unique=False)
     op.create_table(
@@ -99,6 +129,7 @@ def upgrade() -> None:
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=True),
         sa.Column("settings", sa.Text(), nullable=False, comment="JSON of the target's non-secret arguments"),
+        sa.Column("others", sa.Text(), nullable=False, comment="JSON list of further targets"),
         sa.Column("input_sha256", sa.String(length=64), nullable=False),
         sa.Column("snapshot_sha256", sa.String(length=64), nullable=False),
         sa.Column(
@@ -169,6 +200,7 @@ def upgrade() -> None:
             "byte_start", sa.BigInteger(), nullable=False, comment="where its lines begin in the snapshot"
         ),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=True, comment="the model that its lines name"),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column(
             "attempt",
