@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from langbatch.errors import SetupError
+from langbatch.profiles import FILE_NAME, ROUTING_ARGUMENTS, Profile, read_profile, read_routing
 from langbatch.providers import PROVIDER_NAMES
 from langbatch.providers.credentials import Credentials
 from langbatch.providers.endpoints import (
@@ -35,8 +36,10 @@ __all__ = [
     "TARGET_ARGUMENTS",
     "Credentials",
     "Settings",
+    "find_profile",
     "reopen_target",
     "resolve_target",
+    "resolve_targets",
     "target_warnings",
 ]
 
@@ -63,7 +66,7 @@ _PLACE_ARGUMENTS = frozenset(
         "allow_http",
     }
 )
-TARGET_ARGUMENTS = _PLACE_ARGUMENTS | CREDENTIAL_ARGUMENTS
+TARGET_ARGUMENTS = _PLACE_ARGUMENTS | CREDENTIAL_ARGUMENTS | ROUTING_ARGUMENTS
 #: Arguments about the identity that are not secret: kept with the job; a restart needs the secret only.
 _KEPT_IDENTITY = ("tenant_id", "client_id", "azure_username", "azure_scope")
 
@@ -101,7 +104,8 @@ class Settings:
             return environ.get(f"LANGBATCH_{name.upper()}") or (profile or {}).get(name) or None
 
         poll = _seconds("poll_seconds", find, positive=True)
-        folder = home if home is not None else find("home")
+        # LangBatch's variable: who put its data on a disk that lasts finds ours there, too.
+        folder = home if home is not None else find("home") or find("data_path")
         return cls(
             home=_default_home() if folder is None else Path(folder).expanduser().absolute(),
             database_url=database_url or find("database_url"),
@@ -178,6 +182,74 @@ def resolve_target(
             code="unknown_provider",
         )
     given = {name: value for name, value in arguments.items() if value is not None}
+    routing = read_routing(given)
+    key_variable = given.get("api_key_env")
+    if key_variable is not None:
+        given["api_key"] = _key_in(environ, str(key_variable))
+        routing["api_key_env"] = str(key_variable)
+    given = {name: value for name, value in given.items() if name not in ROUTING_ARGUMENTS}
+    target, credentials = _resolve(provider, kind, model, given, environ)
+    return replace(target, settings={**target.settings, **routing}), credentials
+
+
+def resolve_targets(
+    provider: str,
+    kind: EndpointKind,
+    *,
+    model: str | None = None,
+    profile: Profile | None = None,
+    targets: Sequence[Mapping[str, Any]] = (),
+    environ: Mapping[str, str] = os.environ,
+    **arguments: Any,
+) -> list[tuple[Target, Credentials]]:
+    """As `resolve_target`, for a job that names several: `targets`, each with arguments of its own beside the
+    common ones; several deployments of one resource (`deployment=["a", "b"]`); or a profile."""
+    deployments = arguments.get("deployment")
+    if isinstance(deployments, list | tuple):
+        if targets or model:
+            raise SetupError(
+                "several deployments are given beside targets or a model", hint="give one of them"
+            )
+        targets = [{"deployment": deployment} for deployment in deployments]
+        del arguments["deployment"]
+    if profile is not None:
+        if targets:
+            raise SetupError("a profile and targets are both given", hint="give one of them")
+        targets, provider = profile.targets, profile.provider
+    if not targets:
+        return [resolve_target(provider, kind, model=model, environ=environ, **arguments)]
+    found = []
+    for own in targets:
+        merged = {**arguments, **own}
+        chosen = str(merged.pop("provider", provider))
+        named = merged.pop("model", None) or model
+        found.append(resolve_target(chosen, kind, model=named, environ=environ, **merged))
+    labels = [target.label for target, _ in found]
+    if len(set(labels)) < len(labels):
+        raise SetupError(f"a target is named twice: {', '.join(labels)}", hint="name each once")
+    if len(found) > 1 and any(target.provider == "azure" and not target.model for target, _ in found):
+        raise SetupError("each of several Azure targets needs its deployment", hint='deployment = "NAME"')
+    return found
+
+
+def find_profile(name: str | None, home: Path, environ: Mapping[str, str] = os.environ) -> Profile | None:
+    """The profile of that name, or the one `LANGBATCH_PROFILE` names; None where neither does."""
+    chosen = name or environ.get("LANGBATCH_PROFILE") or None
+    if chosen is None:
+        return None
+    return read_profile(Path(environ.get("LANGBATCH_PROFILES") or home / FILE_NAME), chosen)
+
+
+def _key_in(environ: Mapping[str, str], variable: str) -> str:
+    key = environ.get(variable, "").strip()
+    if not key:
+        raise SetupError(f"no key is in the environment variable {variable}", hint=f"export {variable}=…")
+    return key
+
+
+def _resolve(
+    provider: str, kind: EndpointKind, model: str | None, given: dict[str, Any], environ: Mapping[str, str]
+) -> tuple[Target, Credentials]:
     allow_http = _yes_or_no("allow_http", given.pop("allow_http", None)) or _yes_or_no(
         "LANGBATCH_ALLOW_HTTP", environ.get("LANGBATCH_ALLOW_HTTP") or None
     )
@@ -202,6 +274,8 @@ def reopen_target(target: Target, environ: Mapping[str, str] = os.environ, **arg
         if (other.provider, other.host) != (target.provider, target.host):
             raise SetupError(f"the client speaks to {other.host}, but this job is on {target.host}")
         return credentials
+    if not given and (variable := target.settings.get("api_key_env")) is not None:
+        return choose_credentials(target.provider, {"api_key": _key_in(environ, variable)}, environ)
     kept = {name: target.settings[name] for name in _KEPT_IDENTITY if name in target.settings}
     if not given and kept:
         try:

@@ -99,7 +99,9 @@ MOVES: Mapping[Move, Rule] = MappingProxyType(
             "uploaded creating", "waiting", "the service could not take in the file; the attempt is over"
         ),
         "moved_away": _rule(
-            "uploaded", "waiting", "its target has no room or takes no calls, another has; the attempt is over"
+            "uploaded",
+            "waiting",
+            "its target has no room or takes no calls, another has; the attempt is over",
         ),
         "create_begins": _rule("uploaded", "creating", "a create is about to be sent"),
         "create_answered": _rule("creating", "active", "the service gave the batch an id"),

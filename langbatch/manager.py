@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial as bind
@@ -16,7 +16,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from langbatch.clock import Clock, SystemClock
-from langbatch.config import Credentials, Settings, reopen_target, resolve_target
+from langbatch.config import (
+    Credentials,
+    Settings,
+    find_profile,
+    reopen_target,
+    resolve_target,
+    resolve_targets,
+)
 from langbatch.errors import (
     BatchStateError,
     JobNotFinished,
@@ -30,6 +37,7 @@ from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers import limits_for, open_provider
 from langbatch.publish import private_folder
 from langbatch.records import (
+    Attempt,
     EndpointKind,
     Job,
     OnProgress,
@@ -47,7 +55,7 @@ from langbatch.running.waiting import Patience, never_reached, obstacle, progres
 from langbatch.shards.admission import Submission, admit, plan
 from langbatch.shards.sharding import ShardPlan
 from langbatch.shards.snapshot import Snapshot, SnapshotWriter
-from langbatch.status import JobStatus, job_status
+from langbatch.status import JobStatus, QuotaStatus, job_status, quota_status
 from langbatch.upkeep.endpoint import known_facts
 
 if TYPE_CHECKING:
@@ -91,6 +99,7 @@ class JobManager:
     """Jobs of one store: `home` (default `LANGBATCH_HOME`, or the platform's user data folder) and its
     database. Any number of managers, in any number of processes, may work on one store.
 
+    `profile` names targets and waits in `<home>/profiles.toml` (default `LANGBATCH_PROFILE`).
     Methods take a job's id or a unique prefix of it, and raise `JobNotFound` for others.
     """
 
@@ -99,13 +108,18 @@ class JobManager:
         home: str | os.PathLike[str] | None = None,
         database_url: str | None = None,
         *,
+        profile: str | None = None,
         clock: Clock | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.settings = Settings.load(home, database_url)
+        self._profile = find_profile(profile, self.settings.home)
+        if self._profile is not None:
+            kept = {**self._profile.settings, "home": str(self.settings.home)}
+            self.settings = Settings.load(home, database_url, profile=kept)
         self.on_progress = on_progress
         self._clock: Clock = clock or SystemClock()
-        self._credentials: dict[str, Credentials] = {}
+        self._credentials: dict[tuple[str, int], Credentials] = {}
         self._open = _Open()
         # Handles make managers of their own: connections go with the last of them.
         weakref.finalize(self, self._open.close)
@@ -149,7 +163,7 @@ class JobManager:
         provider = self._open.providers.get(key)
         if provider is None:
             target = job.targets[place]
-            credentials = (self._credentials.get(job.id) if place == 0 else None) or reopen_target(target)
+            credentials = self._credentials.get((job.id, place)) or reopen_target(target)
             provider = self._open.providers[key] = open_provider(target, credentials)
         return provider
 
@@ -164,9 +178,18 @@ class JobManager:
     def use_credentials(self, job_id: str, credentials: Credentials) -> None:
         """Use these for a job's calls in this process. They are never stored."""
         job = self._store.find(job_id)
-        self._credentials[job.id] = credentials
-        if (provider := self._open.providers.pop((job.key, 0), None)) is not None:
-            provider.close()
+        self.use_all_credentials(job.id, [(job.target, credentials)])
+
+    def use_all_credentials(self, job_id: str, found: Sequence[tuple[Target, Credentials]]) -> None:
+        """As `use_credentials`, for a job with several targets."""
+        job = self._store.find(job_id)
+        stored = {target.label: place for place, target in enumerate(job.targets)}
+        for target, credentials in found:
+            # A model that the lines name may have been said as the target's, or the other way round.
+            place = stored.get(target.label, 0)
+            self._credentials[job.id, place] = credentials
+            if (provider := self._open.providers.pop((job.key, place), None)) is not None:
+                provider.close()
 
     def close(self) -> None:
         """Close connections. Jobs go on wherever they are advanced next."""
@@ -195,10 +218,14 @@ class JobManager:
         split_by_model: bool = False,
         gzip: bool = False,
         max_requests_per_shard: int | None = None,
+        targets: Sequence[Mapping[str, Any]] = (),
         on_stored: Callable[[Submission], None] | None = None,
         **target: Any,
     ) -> Submission:
         """Store `file` as a job and start it. The same bytes for the same target are the same job.
+
+        `targets`: several places that its shards may go to, each a mapping of target arguments, with `weight`
+        and `quota_tokens` where wished; without them those of the manager's profile, if it has one.
 
         `kind` None takes it from the lines' `url`. `on_stored` is called once the job is safe on disk,
         before anything is sent. Raises `BatchValidationError`, `SetupError`, and what `start` raises.
@@ -206,10 +233,19 @@ class JobManager:
         source = Path(file)
         if kind is None:
             kind = kind_of_first(source, gzip=gzip) or "chat_completions"
-        where, credentials = resolve_target(provider, kind, model=model, **target)
+        found = resolve_targets(
+            provider,
+            kind,
+            model=model,
+            profile=None if targets else self._profile,
+            targets=targets,
+            **target,
+        )
+        where = [each for each, _ in found]
         submission = self.store_job(
             source,
-            where,
+            where[0],
+            others=tuple(where[1:]),
             name=name,
             new=new,
             skip_invalid=skip_invalid,
@@ -218,7 +254,7 @@ class JobManager:
             gzip=gzip,
             max_requests_per_shard=max_requests_per_shard,
         )
-        self.use_credentials(submission.id, credentials)
+        self.use_all_credentials(submission.id, found)
         if on_stored is not None:
             on_stored(submission)
         if start:
@@ -251,6 +287,7 @@ class JobManager:
         source: Path,
         target: Target,
         *,
+        others: tuple[Target, ...] = (),
         name: str | None = None,
         new: bool = False,
         draft: bool = False,
@@ -269,6 +306,7 @@ class JobManager:
             source,
             target,
             _rules(target, skip_invalid, auto_id, split_by_model, gzip),
+            others=others,
             name=name,
             new=new,
             draft=draft,
@@ -308,7 +346,7 @@ class JobManager:
             if intake.problems and not skip_invalid:
                 raise refusal(intake)
             snapshot = Snapshot(Path(folder) / "snapshot")
-            return intake, plan(snapshot, target, max_requests_per_shard, intake.model_runs())[0]
+            return intake, plan(snapshot, [target], max_requests_per_shard, intake.model_runs())[0]
 
     def start(self, job_id: str, *, progress: OnProgress | None = None) -> JobStatus:
         """Send everything that may be sent now, and return. Raises `AccessRefused` or `SetupError` for
@@ -316,7 +354,7 @@ class JobManager:
         job = self._store.find(job_id)
         if job.state == "draft":
             snapshot = Snapshot(JobFolder.of(self.home, job.id).path)
-            self._store.add_shards(job.key, *plan(snapshot, job.target, None))
+            self._store.add_shards(job.key, *plan(snapshot, job.targets, None))
         runner = self._runner(progress)
         began = self._clock.monotonic()
         patience = min(FILE_WAIT_SECONDS, 60 * self._policy(job.target).poll_seconds)
@@ -341,7 +379,7 @@ class JobManager:
         job = self._store.find(job_id)
         if not offline and job.state not in SETTLED_JOB_STATES:
             self._runner().advance(job.key, eager=True)
-        return self._snapshot(job.key)
+        return self._snapshot(job.key, quotas=True)
 
     def jobs(self, *, offline: bool = True) -> list[JobStatus]:
         """Every job, oldest first; as stored unless `offline` is False."""
@@ -349,8 +387,25 @@ class JobManager:
             self._runner().advance(eager=True)
         return [self._snapshot(job.key, job) for job in self._store.jobs()]
 
-    def _snapshot(self, key: int, job: Job | None = None) -> JobStatus:
-        return job_status(job or self._store.job(key), self._store.shards(key))
+    def _snapshot(self, key: int, job: Job | None = None, *, quotas: bool = False) -> JobStatus:
+        job, shards = job or self._store.job(key), self._store.shards(key)
+        return job_status(job, shards, self._quotas(job, shards) if quotas else ())
+
+    def _quotas(self, job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> list[QuotaStatus]:
+        """What the unfinished job's deployments hold, as far as it matters to anybody."""
+        if job.state in SETTLED_JOB_STATES:
+            return []
+        from langbatch.running.quota import account_label
+        from langbatch.store import ledger
+
+        model = next((shard.model for shard, _ in shards if shard.model), None)
+        labels = dict.fromkeys(account_label(target, model) for target in job.targets)
+        found, now = ledger.known(self._store, labels), self._clock.now()
+        return [
+            quota_status(account, held, now)
+            for account, held in found.values()
+            if held or account.limit_tokens is not None
+        ]
 
     def advance(self, job_id: str | None = None, *, eager: bool = False) -> float | None:
         """Do everything that is due, once; seconds until more is, None when nothing is left to do."""
@@ -585,7 +640,7 @@ class JobManager:
         finally:
             opened.close()
         for job_id in done.jobs:
-            self._credentials[job_id] = credentials
+            self._credentials[job_id, 0] = credentials
             self.status(job_id)
         return done
 

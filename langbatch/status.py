@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from langbatch.lifecycle import BatchWord, ShardSummary, batch_word
-from langbatch.records import OUTCOMES, Attempt, Job, JobState, Shard
+from langbatch.records import OUTCOMES, Account, Attempt, Job, JobState, Shard
 
 
 class _Document:
@@ -77,6 +77,18 @@ class ShardStatus(_Document):
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaStatus(_Document):
+    """The token quota of one of the job's targets. `limit_tokens` and `headroom_tokens` are None where the
+    limit is not known; `enqueued_tokens` are those of this store's batches there, estimated."""
+
+    target: str
+    limit_tokens: int | None
+    enqueued_tokens: int
+    headroom_tokens: int | None
+    held_until: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus(_Document):
     """A snapshot of one job. `state` is the job's own word, `status` the nearest of OpenAI's eight."""
 
@@ -96,6 +108,8 @@ class JobStatus(_Document):
     created_at: str
     finished_at: str | None
     shards: tuple[ShardStatus, ...]
+    #: As far as something is known; empty in lists of jobs.
+    quotas: tuple[QuotaStatus, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -115,7 +129,21 @@ def iso(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def job_status(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> JobStatus:
+def quota_status(account: Account, enqueued_tokens: int, now: float) -> QuotaStatus:
+    """One quota, for people and programs."""
+    limit = account.limit_tokens
+    return QuotaStatus(
+        account.label,
+        limit,
+        enqueued_tokens,
+        None if limit is None else max(0, limit - enqueued_tokens),
+        iso(account.hold_until) if account.hold_until > now else None,
+    )
+
+
+def job_status(
+    job: Job, shards: Sequence[tuple[Shard, Attempt | None]], quotas: Sequence[QuotaStatus] = ()
+) -> JobStatus:
     """The snapshot of a job as stored."""
     summaries = [
         ShardSummary(s.state, s.blocker, s.ended_as, a.batch_status if a else None) for s, a in shards
@@ -144,6 +172,7 @@ def job_status(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> JobS
         created_at=iso(job.created_at) or "",
         finished_at=iso(job.finished_at),
         shards=tuple(_shard_status(job, shard, attempt) for shard, attempt in shards),
+        quotas=tuple(quotas),
     )
 
 

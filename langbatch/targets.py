@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
-from langbatch.records import ENDPOINT_PATHS, Target
+from langbatch.records import ENDPOINT_PATHS, Limits, Target
+
+#: Rough, as the services' own estimates at enqueueing are; English prose has about four bytes a token.
+BYTES_PER_TOKEN: Final = 4
 
 
 def sent_url(target: Target) -> str | None:
@@ -26,11 +33,33 @@ def growth_bytes(target: Target) -> int:
     return growth
 
 
+def common_limits(where: Sequence[Target], limits: Sequence[Limits]) -> Limits:
+    """What fits every target: the least of each limit, and of the token quotas as far as they are stated."""
+    inputs = [limit.embedding_inputs for limit in limits if limit.embedding_inputs is not None]
+    stated = [t.quota_tokens * BYTES_PER_TOKEN for t in where if t.quota_tokens is not None]
+    return Limits(
+        min(limit.requests for limit in limits),
+        min(*(limit.file_bytes for limit in limits), *stated, sys.maxsize),
+        min(inputs, default=None),
+    )
+
+
+def with_settings_of(stored: Sequence[Target], given: Sequence[Target]) -> tuple[Target, ...]:
+    """The stored targets in their order, since attempts name them by place, reached as now `given`."""
+    fresh = {_place(target): target.settings for target in given}
+    return tuple(replace(target, settings=fresh.get(_place(target), target.settings)) for target in stored)
+
+
+def _place(target: Target) -> tuple[str, str, str | None]:
+    return target.provider, target.host.lower(), target.model
+
+
 def identity(target: Target) -> str:
     """Provider, host, deployment or model, and kind; not api-version, trailing slash or credentials."""
     return "\n".join((target.provider, target.host.lower(), target.model or "", target.kind))
 
 
-def reuse_key(input_sha256: str, target: Target) -> str:
-    """Names the job that the same bytes on the same target make."""
-    return hashlib.sha256(f"{input_sha256}\n{identity(target)}".encode()).hexdigest()
+def reuse_key(input_sha256: str, *targets: Target) -> str:
+    """Names the job that the same bytes on the same target make, or on the same several in any order."""
+    where = "\n".join(sorted(identity(target) for target in targets))
+    return hashlib.sha256(f"{input_sha256}\n{where}".encode()).hexdigest()

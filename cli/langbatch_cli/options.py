@@ -44,6 +44,10 @@ BaseUrl = Annotated[
     str | None,
     typer.Option("--base-url", help="The service's base URL, used as it is.", show_default=False),
 ]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="NAME", help="Targets and waits of profiles.toml.", show_default=False),
+]
 AllowHttp = Annotated[
     bool, typer.Option("--allow-http", help="Allow an unencrypted service on another machine.")
 ]

@@ -102,6 +102,14 @@ def job_lines(status: JobStatus, width: int | None, limit: int | None = None) ->
     if status.usage.input_tokens is not None or status.usage.output_tokens is not None:
         used = f"{number(status.usage.input_tokens or 0)} in, {number(status.usage.output_tokens or 0)} out"
         lines += labelled("tokens", used, width)
+    for quota in status.quotas:
+        if quota.limit_tokens is not None:
+            name = visible(quota.target.rpartition("/")[2])
+            text = (
+                f"{name}: {number(quota.enqueued_tokens)} of {number(quota.limit_tokens)} tokens enqueued, "
+            )
+            text += f"{number(quota.headroom_tokens or 0)} free"
+            lines += labelled("quota", text, width)
     lines += labelled("created", status.created_at, width)
     if status.finished_at:
         lines += labelled("finished", status.finished_at, width)

@@ -66,13 +66,13 @@ class Session:
     # ------------------------------------------------------------ the library
 
     @contextmanager
-    def manager(self) -> Iterator[JobManager]:
+    def manager(self, profile: str | None = None) -> Iterator[JobManager]:
         """The job manager, with a progress bar where a person watches."""
         with langbatch.terminal_progress() as bar:
             self._bar = bar
             try:
                 with langbatch.JobManager(
-                    self.home, on_progress=self.on_progress if bar else None
+                    self.home, profile=profile, on_progress=self.on_progress if bar else None
                 ) as manager:
                     self.reports = manager.home
                     yield manager

@@ -32,11 +32,19 @@ def submit(
     ctx: typer.Context,
     file: options.InputFile,
     provider: options.Provider = "azure",
-    deployment: options.Deployment = None,
+    deployment: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--deployment",
+            help="The Azure deployment to write into every line. Repeated: shards go where there is room.",
+            show_default=False,
+        ),
+    ] = None,
     model: options.Model = None,
     api_version: options.ApiVersion = None,
     azure_endpoint: options.AzureEndpoint = None,
     base_url: options.BaseUrl = None,
+    profile: options.Profile = None,
     name: Annotated[str | None, typer.Option("--name", help="A name for people.", show_default=False)] = None,
     new: Annotated[bool, typer.Option("--new", help="Send and pay again, even if this job exists.")] = False,
     skip_invalid: Annotated[
@@ -63,8 +71,9 @@ def submit(
     The same file for the same target is the same job: submitting again changes and costs nothing.
     """
     session = options.session_of(ctx, json, home)
+    several = deployment if deployment and len(deployment) > 1 else None
     reading: dict[str, Any] = {
-        "model": options.one_model(model, deployment),
+        "model": options.one_model(model, deployment[0] if deployment and not several else None),
         "skip_invalid": skip_invalid,
         "auto_id": auto_id,
         "split_by_model": split_by_model,
@@ -78,8 +87,9 @@ def submit(
         "azure_endpoint": azure_endpoint,
         "base_url": base_url,
         "allow_http": allow_http or None,
+        "deployment": several,
     }
-    with session.manager() as manager, session.input_file(manager, file) as source:
+    with session.manager(profile) as manager, session.input_file(manager, file) as source:
         if dry_run:
             return _dry_run(session, manager, source, provider, reading)
         return _submit(session, manager, source, provider, {**reading, **wishes}, wait=wait)

@@ -33,8 +33,7 @@ def create(step: Step, provider: Provider) -> None:
     """Commit the intent, create, commit the batch's id. The one call that costs money."""
     file_id = step.attempt.file_id
     assert file_id is not None
-    if len(step.view.job.targets) > 1 and placing.better_elsewhere(step):
-        placing.move_away(step, provider)
+    if _try_elsewhere(step, provider):
         return
     try:
         step.move("create_begins", attempt={"create_intent_at": step.clock.now()}, note=file_id)
@@ -53,6 +52,7 @@ def create(step: Step, provider: Provider) -> None:
             doubt(step, setback)
         else:
             step.set_back(setback, due_at=held_until)
+            _try_elsewhere(step.again(), provider)
         return
     try:
         _adopt(step, "create_answered", batch)
@@ -60,6 +60,14 @@ def create(step: Step, provider: Provider) -> None:
         shard, attempt = step.shard, step.attempt
         journal.append(step.home, job=shard.job, shard=shard.index, attempt=attempt.number, batch_id=batch.id)
         raise
+
+
+def _try_elsewhere(step: Step, provider: Provider) -> bool:
+    """Let another target have the shard, where this one has no room or takes no calls."""
+    if len(step.view.job.targets) == 1 or not placing.better_elsewhere(step):
+        return False
+    placing.move_away(step, provider)
+    return True
 
 
 def doubt(step: Step, setback: d.Setback | None = None) -> None:

@@ -14,7 +14,7 @@ from langbatch.running.step import CLEAR, Step
 from langbatch.shards.sharding import plan_shards
 from langbatch.shards.snapshot import Snapshot
 from langbatch.store import ledger
-from langbatch.targets import growth_bytes
+from langbatch.targets import BYTES_PER_TOKEN, growth_bytes
 
 #: A target that does not take calls is left alone for so long, where a job has others.
 AVOID_SECONDS = 300.0
@@ -78,9 +78,9 @@ def _cut(step: Step, need: int, limit: int) -> None:
     harvested = any(a.ended_as == "harvested" for a in step.store.attempts(shard.job, shard.index))
     snapshot = Snapshot(JobFolder.of(step.home, view.job.id).path)
     growth = max(growth_bytes(target) for target in view.job.targets)
-    room = max(1, limit * quota.BYTES_PER_TOKEN * quota.SPLIT_PERCENT // 100)
+    room = max(1, limit * BYTES_PER_TOKEN * quota.SPLIT_PERCENT // 100)
     lengths = list(snapshot.lengths(shard.first, shard.requests))
-    if harvested or len(lengths) == 1 or max(lengths) + growth > limit * quota.BYTES_PER_TOKEN:
+    if harvested or len(lengths) == 1 or max(lengths) + growth > limit * BYTES_PER_TOKEN:
         reason = f"it needs about {need:,} enqueued tokens at once, and the quota is {limit:,}"
         step.ask_operator("parked", f"{reason}: ask for more quota")
         return

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from langbatch.records import Account, Target
+from langbatch.targets import BYTES_PER_TOKEN
 
-#: Rough, as the services' own estimates at enqueueing are; English prose has about four bytes a token.
-BYTES_PER_TOKEN: Final = 4
 #: Of a limit, for pieces of a shard that could never fit whole: the service may count otherwise than we do.
 SPLIT_PERCENT: Final = 80
 

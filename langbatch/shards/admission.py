@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,26 +41,27 @@ class Submission:
 
 def plan(
     snapshot: Snapshot,
-    target: Target,
+    where: Sequence[Target],
     max_requests: int | None,
     runs: Iterable[ModelRun] = (),
     model: str | None = None,
 ) -> tuple[list[ShardPlan], list[int]]:
-    """The snapshot's shards for this target, and the user's line number each begins at.
+    """The snapshot's shards, each of which fits every target, and the user's line number each begins at.
 
     `runs` are stretches of one model each (`split_by_model`): no shard reaches over a border, since a
     batch has one model.
     """
+    stretches: list[tuple[int, int, str | None]]
     stretches = [(run.first, run.count, run.model) for run in runs] or [(0, snapshot.total, model)]
     plans: list[ShardPlan] = []
     byte_start = 0
     for first, count, named in stretches:
         cut = plan_shards(
             snapshot.lengths(first, count),
-            targets.growth_bytes(target),
-            limits_for(target),
+            max(targets.growth_bytes(target) for target in where),
+            targets.common_limits(where, [limits_for(target) for target in where]),
             max_requests=max_requests,
-            embedding_inputs=snapshot.inputs(first, count) if target.kind == "embeddings" else None,
+            embedding_inputs=snapshot.inputs(first, count) if where[0].kind == "embeddings" else None,
         )
         for shard in cut:
             index = len(plans)
@@ -81,6 +82,7 @@ def admit(
     target: Target,
     rules: Rules,
     *,
+    others: tuple[Target, ...] = (),
     name: str | None = None,
     new: bool = False,
     draft: bool = False,
@@ -108,16 +110,17 @@ def admit(
             raise refusal(intake)
         assert writer.written is not None
         # The deployment in the lines and the one given are the same thing, said in two places.
-        reuse = targets.reuse_key(intake.sha256, replace(target, model=target.model or intake.model))
+        meant = [replace(t, model=t.model or intake.model) for t in (target, *others)]
+        reuse = targets.reuse_key(intake.sha256, *meant)
         if not new and (existing := store.job_for(reuse)) is not None:
             # Another api-version or path than at first: the one that did not work, or it would not be tried.
-            store.update_settings(existing.key, target.settings)
+            store.update_settings(existing.key, targets.with_settings_of(existing.targets, meant))
             return Submission(existing.id, False, intake, target_warnings(target))
         snapshot = Snapshot(making)
         plans, first_lines = (
             ([], [])
             if draft
-            else plan(snapshot, target, max_requests_per_shard, intake.model_runs(), intake.model)
+            else plan(snapshot, (target, *others), max_requests_per_shard, intake.model_runs(), intake.model)
         )
         with failpoints.around("rename"):
             making.rename(folder)
@@ -135,6 +138,7 @@ def admit(
                 rejected=intake.rejected,
                 shards=plans,
                 first_lines=first_lines,
+                others=others,
             ),
             replace_old=new,
         )

@@ -540,12 +540,15 @@ class JobStore:
                 tx.execute(unsuccessful.insert(), batch)
             tx.refresh_job(claim.job)
 
-    def update_settings(self, job: int, settings: Mapping[str, str]) -> None:
-        """Let a job reach its target by another api-version or path from now on."""
-        text = json.dumps(dict(settings), sort_keys=True)
+    def update_settings(self, job: int, targets: Sequence[Target]) -> None:
+        """Let a job reach its targets by other api-versions or paths from now on."""
+        text = json.dumps(dict(targets[0].settings), sort_keys=True)
+        others = rows.targets_text(tuple(targets[1:]))
         with self._writing() as tx:
             changed = tx.execute(
-                jobs.update().where(jobs.c.key == job, jobs.c.settings != text).values(settings=text)
+                jobs.update()
+                .where(jobs.c.key == job, sa.or_(jobs.c.settings != text, jobs.c.others != others))
+                .values(settings=text, others=others)
             )
             if changed.rowcount:
                 tx.log(job, None, None, "settings_changed", None, None, None)
