@@ -1,76 +1,51 @@
 """Where a batch's id goes when the database cannot take it: a file beside it, on disk before we go on.
 
 Without it the batch would still be found by listing; with it, it is known at once, and also where the
-service's list is of no use.
+service's list is of no use. Each entry is a file of its own, so that nobody needs a lock: whoever held
+one and stood still (a stopped process) would keep all others out of the store.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langbatch import failpoints
-from langbatch.publish import publishing, sync_folder
+from langbatch.publish import private_folder, publishing, sync_folder
 
 if TYPE_CHECKING:
     from langbatch.store.store import JobStore
 
-NAME = "journal.jsonl"
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+NAME = "journal"
 
 
 def append(home: Path, *, job: int, shard: int, attempt: int, batch_id: str) -> None:
     """Write one created batch down, and have it on disk when this returns."""
     entry = {"job": job, "shard": shard, "attempt": attempt, "batch_id": batch_id}
-    with _alone(home):
-        descriptor = os.open(home / NAME, _FLAGS | os.O_APPEND, 0o600)
-        try:
-            os.write(descriptor, json.dumps(entry).encode() + b"\n")
-            with failpoints.around("fsync"):
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        sync_folder(home)
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """One process at a time, so that no entry is written between another's reading and its tidying up."""
-    descriptor = os.open(home / f"{NAME}.lock", _FLAGS, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    folder = private_folder(home / NAME)
+    with publishing(folder / f"{job}-{shard}-{attempt}-{secrets.token_hex(4)}.json") as out:
+        out.write(json.dumps(entry).encode())
+    sync_folder(home)
 
 
 def replay(store: JobStore, home: Path) -> None:
     """Bring what was written down into the database; entries of shards that others hold stay for later."""
-    path = home / NAME
-    if not path.exists():
-        return
-    with _alone(home):
+    for path in sorted((home / NAME).glob("*.json")):
         try:
-            lines = path.read_bytes().splitlines(keepends=True)
+            entry = path.read_bytes()
         except FileNotFoundError:
-            return
-        left = [line for line in lines if not _enter(store, line)]
-        if left:
-            with publishing(path) as out:
-                out.writelines(left)
-        else:
+            continue  # another process was faster
+        if _enter(store, entry):
             path.unlink(missing_ok=True)
 
 
-def _enter(store: JobStore, line: bytes) -> bool:
-    """Whether an entry is dealt with. A last line cut off by a crash never became an entry."""
+def _enter(store: JobStore, written: bytes) -> bool:
+    """Whether an entry is dealt with. What cannot be read never was one."""
+    from langbatch.store.transitions import LostClaim
+
     try:
-        entry = json.loads(line)
+        entry = json.loads(written)
         job, index, batch_id = entry["job"], entry["shard"], entry["batch_id"]
     except (ValueError, KeyError, TypeError):
         return True
@@ -87,5 +62,7 @@ def _enter(store: JobStore, line: bytes) -> bool:
         elif view.shard.state in ("uncertain", "fencing"):
             store.move(claim, view.shard.state, "batch_found", attempt=facts, note=batch_id)
         return True
+    except LostClaim:
+        return False  # we were frozen, and another process took the shard over
     finally:
         store.release(claim)

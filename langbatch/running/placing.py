@@ -64,8 +64,7 @@ def tokens_needed(view: ShardView) -> int:
     """Of a quota, by the shard's next attempt: what has succeeded is not sent again."""
     shard = view.shard
     pending = shard.requests - shard.tally.succeeded
-    growth = max(growth_bytes(target) for target in view.job.targets)
-    return quota.estimate_tokens(shard.bytes * pending // max(shard.requests, 1) + growth * pending)
+    return quota.estimate_tokens(shard.bytes * pending // max(shard.requests, 1))
 
 
 def _wait(step: Step, until: float, attention: str) -> None:
@@ -127,10 +126,14 @@ def learn_of_bounce(step: Step, message: str) -> float | None:
     return learn(step, QuotaFull(message, code="token_limit_exceeded"))
 
 
-def wait_a_little(step: Step) -> None:
-    """Another process took the room since the place was found."""
-    until = step.clock.now() + step.policy.poll_seconds
-    _wait(step, until, quota.waiting_words(tokens_needed(step.view), options(step)))
+def no_room_after_all(step: Step, tokens: int) -> None:
+    """Another process took the room since the place was found, or the payload is larger than was thought."""
+    choices = options(step)
+    limits = [option.account.limit_tokens for option in choices]
+    if all(limit is not None and tokens > limit for limit in limits):
+        _cut(step, tokens, max(limit for limit in limits if limit is not None))
+        return
+    _wait(step, step.clock.now() + step.policy.poll_seconds, quota.waiting_words(tokens, choices))
 
 
 def wait_for_room(step: Step, provider: Provider) -> None:

@@ -38,7 +38,7 @@ def upload(step: Step, provider: Provider, place: int) -> None:
         )
     except NoRoom:
         outgoing.path.unlink(missing_ok=True)
-        placing.wait_a_little(step)
+        placing.no_room_after_all(step, estimate_tokens(outgoing.bytes))
         return
     step = step.again()
     try:
