@@ -128,6 +128,8 @@ PURE = (
     "running/reconcile",
     "running/waiting",
     "results",
+    "money",
+    "reuse",
 )
 FORBIDDEN = {
     **dict.fromkeys(PURE, ("langbatch.store", "langbatch.providers.openai", "langbatch.running.runner", "langbatch.manager")),

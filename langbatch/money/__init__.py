@@ -1,0 +1,1 @@
+"""Tokens before and after, and what they cost."""
