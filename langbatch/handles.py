@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -13,13 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from langbatch import ids
 from langbatch.clock import SystemClock
 from langbatch.config import reopen_target, resolve_target
-from langbatch.errors import BatchInitializationError, BatchStateError
+from langbatch.errors import BatchInitializationError, BatchStateError, JobNotFound
 from langbatch.manager import JobManager
+from langbatch.outputs import Outputs
+from langbatch.providers.sign_in import CREDENTIAL_ARGUMENTS
 from langbatch.publish import private_folder, publishing
 from langbatch.records import ENDPOINT_PATHS, EndpointKind, OnProgress
 from langbatch.requests.validation import Intake, refusal
 
 if TYPE_CHECKING:
+    from langbatch.compat.storages import BatchStorage
     from langbatch.config import Credentials
     from langbatch.lifecycle import BatchWord
     from langbatch.records import Target
@@ -34,7 +38,7 @@ _PASSING_CODES = frozenset(
 )
 
 
-class Batch:
+class Batch(Outputs):
     """A job made of one file of requests.
 
     Making a handle validates the whole file and resolves the target; nothing is sent or stored.
@@ -83,24 +87,43 @@ class Batch:
         data: Iterable[Any],
         request_kwargs: Mapping[str, Any] | None = None,
         batch_kwargs: Mapping[str, Any] | None = None,
+        *,
+        custom_ids: Iterable[str] | None = None,
+        response_format: Any = None,
+        text_format: Any = None,
         **target: Any,
     ) -> Self:
-        """A job with one request per item of `data` (messages, texts, inputs or prompts by kind);
-        `request_kwargs` goes into every body, `batch_kwargs` and the rest to the constructor."""
+        """A job with one request per item of `data` (messages, texts, inputs or prompts by kind), or a
+        dict that is part of its body; `request_kwargs` goes into every body, `batch_kwargs` and the rest
+        to the constructor. `custom_ids`: as many as items; `request-0`, `request-1`, … without.
+        `response_format` or `text_format`, there or here: a pydantic model that answers shall fit."""
         common = dict(request_kwargs or {})
+        wanted = text_format if response_format is None else response_format
+        if wanted is not None or not common.keys().isdisjoint(("response_format", "text_format")):
+            from langbatch.building.strict_schema import add_format, answer_format, with_answer_format
+
+            common = with_answer_format(cls.kind, common)
+            if wanted is not None:
+                add_format(common, answer_format(cls.kind, wanted))
+        names = (f"request-{number}" for number in itertools.count()) if custom_ids is None else custom_ids
         return cls.create_from_requests(
             (
                 {
-                    "custom_id": f"request-{number}",
+                    "custom_id": custom_id,
                     "method": "POST",
                     "url": "/v1" + ENDPOINT_PATHS[cls.kind],
-                    "body": {**common, cls.item_key: item},
+                    "body": {**common, **(item if cls._is_part(item) else {cls.item_key: item})},
                 }
-                for number, item in enumerate(data)
+                for item, custom_id in _named(data, names)
             ),
             batch_kwargs,
             **target,
         )
+
+    @classmethod
+    def _is_part(cls, item: Any) -> bool:
+        """Whether an item of `create` names its own key, as LangBatch's documentation writes them."""
+        return isinstance(item, Mapping) and cls.item_key in item
 
     @classmethod
     def create_from_requests(
@@ -134,11 +157,31 @@ class Batch:
         return batch
 
     @classmethod
-    def load(cls, id: str, *, manager: JobManager | None = None, **credentials: Any) -> Self:  # noqa: A002
-        """The handle of a stored job, by its id or a unique prefix. Credentials come from the
-        arguments, else from the environment; the target's other settings come back with the job."""
-        manager = manager or JobManager()
-        target = manager.target_of(id)
+    def load(
+        cls,
+        id: str,  # noqa: A002 - LangBatch's word
+        storage: BatchStorage | None = None,
+        batch_kwargs: Mapping[str, Any] | None = None,
+        *,
+        manager: JobManager | None = None,
+        **credentials: Any,
+    ) -> Self:
+        """The handle of a stored job, by its id or a unique prefix. Credentials come from the arguments,
+        from `batch_kwargs`, or from the environment; the target's other settings come back with the job.
+
+        A job that this store does not know is looked up in `storage`: one saved by LangBatch itself goes
+        on as a job of ours."""
+        arguments = dict(batch_kwargs or {})
+        manager = manager or arguments.pop("manager", None) or JobManager()
+        credentials = {**{k: v for k, v in arguments.items() if k in CREDENTIAL_ARGUMENTS}, **credentials}
+        try:
+            target = manager.target_of(id)
+        except JobNotFound:
+            if storage is None:
+                raise
+            from langbatch.compat.saved import open_saved
+
+            return open_saved(cls, id, storage, manager, {**arguments, **credentials})
         chosen = cls if getattr(cls, "kind", None) == target.kind else _CLASSES[target.kind]
         batch = object.__new__(chosen)
         batch._manager, batch._target, batch._file, batch._intake = manager, target, None, None
@@ -166,10 +209,15 @@ class Batch:
             )
         self._manager.start(self.id)
 
-    def save(self) -> str:
-        """Store the job as a draft without sending anything; its id, for `load`."""
+    def save(self, storage: BatchStorage | None = None) -> str:
+        """Store the job as a draft without sending anything, and put a copy of its requests into `storage`
+        where one is given; the job's id, for `load`."""
         if not self._stored:
             self._store(draft=True)
+        if storage is not None:
+            from langbatch.compat.saved import keep_in
+
+            keep_in(storage, self, self._manager)
         return self.id
 
     def _store(self, *, new: bool = False, skip_invalid: bool = False, draft: bool = False) -> bool:
@@ -191,6 +239,14 @@ class Batch:
         self.id, self._stored = submission.id, True
         self._manager.use_credentials(self.id, self._credentials)
         return submission.created
+
+    @property
+    def platform_batch_id(self) -> str | None:
+        """The provider's id of the first shard's batch, None before there is one; `status()` has all."""
+        if not self._stored:
+            return None
+        shards = self._manager.status(self.id, offline=True).shards
+        return shards[0].batch_id if shards else None
 
     def wait(self, timeout: float | None = None, progress: OnProgress | None = None) -> JobStatus:
         """Advance the job until every request has a result; a progress bar on a terminal.
@@ -259,14 +315,6 @@ class Batch:
         self._require_stored()
         return self._manager.results_file(self.id)
 
-    def export(self, path: str | os.PathLike[str], format: str | None = None) -> Path:  # noqa: A002
-        """Write the results to `path`, over what is there. `format`: jsonl or csv; None: by the ending."""
-        self._require_stored()
-        target = Path(path)
-        chosen = format or target.suffix.lower().removeprefix(".") or "jsonl"
-        self._manager.export(self.id, target, format=chosen)
-        return target
-
     def get_unsuccessful_requests(self) -> list[dict[str, Any]]:
         """The request objects that have no success, in input order."""
         self._require_stored()
@@ -277,8 +325,9 @@ class Batch:
 
     def get_requests_by_custom_ids(self, custom_ids: Iterable[str]) -> list[dict[str, Any]]:
         """The request objects with these ids, in input order; unknown ids are passed over."""
-        self._require_stored()
         wanted = set(custom_ids)
+        if self._file is not None and not self._stored:
+            return [request for request in _requests_in(self._file) if request.get("custom_id") in wanted]
         snapshot = self._manager.snapshot(self.id)
         found = []
         for first in range(0, snapshot.total, 10_000):
@@ -289,6 +338,29 @@ class Batch:
 
     _target: Target
     _credentials: Credentials
+
+
+def _requests_in(file: Path) -> Iterator[dict[str, Any]]:
+    """The request objects of a file that was validated; lines to be skipped as invalid are passed over."""
+    with file.open("rb") as lines:
+        for line in lines:
+            try:
+                request = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                continue
+            if isinstance(request, dict):
+                yield request
+
+
+def _named(data: Iterable[Any], custom_ids: Iterable[str]) -> Iterator[tuple[Any, str]]:
+    names = iter(custom_ids)
+    for item in data:
+        name = next(names, None)
+        if name is None:
+            raise BatchInitializationError(
+                "there are more items than custom_ids", hint="Give each item an id of its own."
+            )
+        yield item, name
 
 
 class ChatCompletionBatch(Batch):

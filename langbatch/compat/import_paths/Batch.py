@@ -1,0 +1,5 @@
+"""`langbatch.Batch`, as LangBatch's users import it."""
+
+from langbatch.handles import Batch
+
+__all__ = ["Batch"]
