@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -82,21 +83,13 @@ class Writing:
         state: str | None = None,
     ) -> None:
         if shard:
-            update = held(claim).values(**shard)
-            if state is not None:
-                update = update.where(shards.c.state == state)
-            if self.execute(update).rowcount != 1:
+            where = {"its_job": claim.job, "its_index": claim.index, "its_fence": claim.fence}
+            update = _update_of_shard(tuple(shard), state is not None)
+            if self.execute(update, {**shard, **where, "its_state": state}).rowcount != 1:
                 raise LostClaim("another process changed this shard")
         if attempt:
-            self.execute(
-                attempts.update()
-                .where(
-                    attempts.c.job == claim.job,
-                    attempts.c.shard == claim.index,
-                    attempts.c.number == number,
-                )
-                .values(**attempt)
-            )
+            where = {"its_job": claim.job, "its_shard": claim.index, "its_number": number}
+            self.execute(_update_of_attempt(tuple(attempt)), {**attempt, **where})
 
     def log(
         self,
@@ -108,18 +101,8 @@ class Writing:
         to: str | None,
         note: str | None,
     ) -> None:
-        self.execute(
-            events.insert().values(
-                at=self.now,
-                job=job,
-                shard=shard,
-                attempt=attempt,
-                move=move,
-                origin=origin,
-                to=to,
-                note=note,
-            )
-        )
+        values = {"at": self.now, "job": job, "shard": shard, "attempt": attempt}
+        self.execute(_LOG, {**values, "move": move, "origin": origin, "to": to, "note": note})
 
     def refresh_job(self, job: int) -> None:
         """A job's row says what its shards say, in the transaction that changed one of them."""
@@ -129,17 +112,8 @@ class Writing:
         sums = self.execute(_SUMS, {"job": job}).one()
         waiting = [r.attention for r in seen if r.attention and r.state != "done"]
         settled = state in SETTLED_JOB_STATES
-        self.execute(
-            jobs.update()
-            .where(jobs.c.key == job)
-            .values(
-                state=state,
-                attention=attention_of(waiting) if waiting else jobs.c.remark,
-                updated_at=now,
-                finished_at=sa.func.coalesce(jobs.c.finished_at, now) if settled else None,
-                **sums._mapping,
-            )
-        )
+        values = {"its_key": job, "state": state, "updated_at": now, "reasons": attention_of(waiting)}
+        self.execute(_REFRESH_SETTLED if settled else _REFRESH, {**values, **sums._mapping})
 
 
 def attention_of(reasons: Sequence[str]) -> str | None:
@@ -188,6 +162,47 @@ _STATES = (
     .where(shards.c.job == sa.bindparam("job"))
     .order_by(shards.c.index)
 )
+_LOG = events.insert()
+
+
+@lru_cache(maxsize=200)
+def _update_of_shard(columns: tuple[str, ...], of_state: bool) -> sa.Update:
+    update = shards.update().where(
+        shards.c.job == sa.bindparam("its_job"),
+        shards.c.index == sa.bindparam("its_index"),
+        shards.c.fence == sa.bindparam("its_fence"),
+    )
+    if of_state:
+        update = update.where(shards.c.state == sa.bindparam("its_state"))
+    return update.values({name: sa.bindparam(name) for name in columns})
+
+
+@lru_cache(maxsize=200)
+def _update_of_attempt(columns: tuple[str, ...]) -> sa.Update:
+    update = attempts.update().where(
+        attempts.c.job == sa.bindparam("its_job"),
+        attempts.c.shard == sa.bindparam("its_shard"),
+        attempts.c.number == sa.bindparam("its_number"),
+    )
+    return update.values({name: sa.bindparam(name) for name in columns})
+
+
+def _refresh(*, settled: bool) -> sa.Update:
+    finished = sa.func.coalesce(jobs.c.finished_at, sa.bindparam("updated_at")) if settled else sa.null()
+    return (
+        jobs.update()
+        .where(jobs.c.key == sa.bindparam("its_key"))
+        .values(
+            state=sa.bindparam("state"),
+            attention=sa.func.coalesce(sa.bindparam("reasons"), jobs.c.remark),
+            updated_at=sa.bindparam("updated_at"),
+            finished_at=finished,
+            **{name: sa.bindparam(name) for name in (*OUTCOMES, *USAGE)},
+        )
+    )
+
+
+_REFRESH, _REFRESH_SETTLED = _refresh(settled=False), _refresh(settled=True)
 _SUMS = sa.select(*(sa.func.sum(shards.c[name]).label(name) for name in (*OUTCOMES, *USAGE))).where(
     shards.c.job == sa.bindparam("job")
 )
