@@ -100,8 +100,9 @@ class StoredBatch:
         return self.status(now) in ("completed", "failed", "expired", "cancelled")
 
     def denied(self, now: float) -> bool:
-        """Whether the service says that it knows no such batch."""
-        return self.hidden[0] <= now < self.hidden[1]
+        """Whether the service says that it knows no such batch. It may forget one that a client has seen; one
+        that nobody has seen yet could not be told from one never made."""
+        return self.seen and self.hidden[0] <= now < self.hidden[1]
 
     @property
     def offers_nothing(self) -> bool:
@@ -166,7 +167,7 @@ def open_batch(
     validates = rng.uniform(5, 120)
     runs = rng.choice((60.0, 600.0, 3_000.0)) * rng.uniform(0.5, 1.5)
     if "batch_slow" in knobs:
-        runs *= 12
+        runs = max(12 * runs, 20_000.0)
     runs_at = now + validates
     rows_end_at = runs_at + runs
     end: End = "completed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,8 +18,8 @@ from simulation.faults import ALL_KNOBS, KNOBS
 from simulation.judge import Verdict, judge, unexcused_stops
 from simulation.provider import SimulatedProvider
 from simulation.service import PaidTwice
-from simulation.stage import START
-from simulation.world import Arena, World, arena
+from simulation.stage import Endless
+from simulation.world import Arena, NeverEnds, World, arena
 
 _CHUNK = 50
 #: Kept of all failures, to be read by a person.
@@ -38,6 +39,7 @@ class Totals:
     moves_after: Counter[tuple[str, str]] = field(default_factory=Counter)
     recoveries: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    failing_seeds: list[str] = field(default_factory=list)
     crashes: int = 0
     freezes: int = 0
     shards: int = 0
@@ -52,8 +54,38 @@ class Totals:
     ids_lost: int = 0
     rows_lost: int = 0
     rows_doubled: int = 0
+    unended: int = 0
     others: int = 0
     virtual_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, world: World, verdict: Verdict) -> Totals:
+        """What one seed came to."""
+        log, wrong = world.log, verdict.wrong
+        totals = cls(
+            seeds=1,
+            fired=Counter(world.plan.fired),
+            points=log.points,
+            moves=Counter(move for _, _, _, move in verdict.moves),
+            moves_after=Counter(_moves_after(world, verdict)),
+            recoveries=log.recoveries,
+            failures=[f"seed {world.seed}: {text}" for text in wrong],
+            failing_seeds=[world.seed] if wrong else [],
+            crashes=log.crashes,
+            freezes=log.freezes,
+            shards=world.cast.shards,
+            requests=world.cast.shards * world.cast.per_shard,
+            uploads=sum(file.name.startswith("lb-") for file in world.files),
+            batches=len(world.batches),
+            rows_run=sum(len(batch.executed(world.clock.now())) for batch in world.batches),
+            late_creates_refused=sum(service.late_refused for service in world.services),
+            operator_stops=log.operator_stops,
+            orphan_files=verdict.orphan_files,
+            virtual_seconds=world.played_seconds,
+        )
+        for name in ("paid_twice", "ids_lost", "rows_lost", "rows_doubled", "unended", "others"):
+            setattr(totals, name, len(getattr(verdict, name)))
+        return totals
 
     def add(self, other: Totals) -> None:
         for item in fields(self):
@@ -64,7 +96,12 @@ class Totals:
                 mine.extend(theirs)
             else:
                 setattr(self, item.name, mine + theirs)
-        del self.failures[_MOST_FAILURES:]
+        del self.failures[_MOST_FAILURES:], self.failing_seeds[_MOST_FAILURES:]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every promise was kept, and everything that can go wrong did."""
+        return not self.failures and not self.missing()
 
     def missing(self) -> list[str]:
         """Knobs, failpoints and moves that never fired: a run without them has not shown enough."""
@@ -89,8 +126,8 @@ _VERBS += ["create_batch", "cancel_batch", "download"]
 
 def play_seed(
     seed: str, place: Arena, client: type[SimulatedProvider] = SimulatedProvider, also: Sequence[str] = ()
-) -> tuple[World, Verdict, list[str]]:
-    """One seed from start to end: its world, the verdict, and all that was wrong in words.
+) -> tuple[World, Verdict]:
+    """One seed from start to end: its world, and the verdict.
 
     `also`: knobs turned up besides those that the seed draws.
     """
@@ -99,13 +136,17 @@ def play_seed(
         world.plan.arm(knob, 0.5, 8)
     try:
         world.play()
+        verdict = judge(world)
+        verdict.others += unexcused_stops(world, verdict)
     except PaidTwice as error:
         verdict = Verdict(paid_twice=[str(error)])
-        return world, verdict, verdict.wrong
-    except AssertionError as error:
-        return world, Verdict(), [str(error)]
-    verdict = judge(world)
-    return world, verdict, [*verdict.wrong, *unexcused_stops(world, verdict)]
+    except (NeverEnds, Endless) as error:
+        verdict = Verdict(unended=[str(error)])
+    except Exception as error:  # noqa: BLE001 - whatever the core raises is a finding, with its seed
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place_of_it = f"{Path(where.filename).name}:{where.lineno}"
+        verdict = Verdict(others=[f"{type(error).__name__} at {place_of_it}: {error}"])
+    return world, verdict
 
 
 def add_up(seeds: Sequence[int]) -> Totals:
@@ -113,36 +154,7 @@ def add_up(seeds: Sequence[int]) -> Totals:
     totals = Totals()
     with arena() as place:
         for seed in seeds:
-            world, verdict, wrong = play_seed(str(seed), place)
-            totals.add(_count(world, verdict, wrong))
-    return totals
-
-
-def _count(world: World, verdict: Verdict, wrong: list[str]) -> Totals:
-    log = world.log
-    totals = Totals(
-        seeds=1,
-        fired=Counter(world.plan.fired),
-        points=log.points,
-        moves=Counter(move for _, _, _, move in verdict.moves),
-        moves_after=Counter(_moves_after(world, verdict)),
-        recoveries=log.recoveries,
-        failures=[f"seed {world.seed}: {text}" for text in wrong],
-        crashes=log.crashes,
-        freezes=log.freezes,
-        shards=world.cast.shards,
-        requests=world.cast.shards * world.cast.per_shard,
-        uploads=sum(file.name.startswith("lb-") for file in world.service.files.values()),
-        batches=len(world.service.batches),
-        rows_run=sum(len(b.executed(world.clock.now())) for b in world.service.batches.values()),
-        late_creates_refused=world.service.late_refused,
-        operator_stops=log.operator_stops,
-        orphan_files=verdict.orphan_files,
-        virtual_seconds=world.clock.now() - START,
-    )
-    for name in ("paid_twice", "ids_lost", "rows_lost", "rows_doubled"):
-        setattr(totals, name, len(getattr(verdict, name)))
-    totals.others = len(wrong) - totals.paid_twice - totals.ids_lost - totals.rows_lost - totals.rows_doubled
+            totals.add(Totals.of(*play_seed(str(seed), place)))
     return totals
 
 

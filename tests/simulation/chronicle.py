@@ -55,9 +55,10 @@ class Chronicle:
         if holds is not None:
             self.faults.append((self._clock.now(), holds, "freeze"))
 
-    def claimed(self, shard: ShardKey) -> None:
+    def claimed(self, shard: ShardKey, by_itself: bool) -> None:
+        """`by_itself`: not by a person, who may have waited for what they know will come."""
         since = self._orphaned.pop(shard, None)
-        if since is not None:
+        if since is not None and by_itself:
             self.recoveries.append(self._clock.now() - since)
 
     def settles(self, who: str, shard: Shard, how: str) -> None:

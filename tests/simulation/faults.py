@@ -94,7 +94,8 @@ ALL_KNOBS: tuple[str, ...] = tuple(knob for knobs in KNOBS.values() for knob in 
 #: How often an active knob fires where it is drawn. Commits and points are passed by the hundred.
 _RATES = (0.1, 0.4, 0.4, 1.0)
 _RARE_RATES = (0.004, 0.012, 0.03)
-_RARE = ("commit", "point", "pause")
+RARE_MOMENTS = ("commit", "point", "pause")
+_DEATHS = (("crash_here", 0.35), ("crash_elsewhere", 0.35), ("freeze", 0.35), ("commit_fails", 0.1))
 
 
 #: Faults that meet in one story: alone most of them are harmless, or never drawn.
@@ -123,15 +124,6 @@ THEMES: tuple[tuple[str, ...], ...] = (
 )
 
 
-#: What must go wrong, so that calls are made at all whose faults these are.
-_BROUGHT_BY: Mapping[str, str] = {
-    "list_batches": "create_drop",
-    "delete_file": "create_drop",
-    "list_files": "upload_drop",
-    "cancel_batch": "batch_slow",
-}
-
-
 @dataclass(slots=True)
 class _Armed:
     knob: str
@@ -149,35 +141,23 @@ class FaultPlan:
         self._rng = rng
         self._armed: dict[str, list[_Armed]] = {}
 
-    @classmethod
-    def of_seed(cls, clock: VirtualClock, rng: random.Random, number: int) -> FaultPlan:
-        """A few knobs, each at a rate of its own, some only for their first few times. The knob whose turn
-        it is by the seed's `number` is among them, so that a short run leaves none out."""
-        plan = cls(clock, rng)
-        plan.stops_at = clock.now() + rng.choice((3_600.0, 6 * 3_600.0, 20 * 3_600.0))
+    def draw_knobs(self, rng: random.Random) -> None:
+        """A few knobs, each at a rate of its own, some only for their first few times."""
         knobs = [rng.choice(ALL_KNOBS) for _ in range(rng.choice((0, 1, 3, 6)))]
         for theme in rng.sample(THEMES, rng.choice((0, 1, 1, 2))):
             knobs += rng.sample(theme, min(len(theme), 3))
-        turn = knob_of_turn(number)
-        plan.arm(turn, 0.05 if _moment(turn) in _RARE else 1.0, 2)
-        if (bringer := _BROUGHT_BY.get(_moment(turn))) is not None:
-            plan.arm(bringer, 1.0, 2)
         for knob in knobs:
-            plan.arm(
-                knob, rng.choice(_RARE_RATES if _moment(knob) in _RARE else _RATES), rng.choice((1, 2, 4, 12))
-            )
-        for knob, chance in (
-            ("crash_here", 0.35),
-            ("crash_elsewhere", 0.35),
-            ("freeze", 0.35),
-            ("commit_fails", 0.1),
-        ):
+            rates = _RARE_RATES if moment_of(knob) in RARE_MOMENTS else _RATES
+            self.arm(knob, rng.choice(rates), rng.choice((1, 2, 4, 12)))
+
+    def draw_deaths(self, rng: random.Random) -> None:
+        """Processes die, freeze and find the database locked, whatever else goes wrong."""
+        for knob, chance in _DEATHS:
             if rng.random() < chance:
-                plan.arm(knob, rng.choice(_RARE_RATES), rng.choice((1, 2, 4, 8)))
-        return plan
+                self.arm(knob, rng.choice(_RARE_RATES), rng.choice((1, 2, 4, 8)))
 
     def arm(self, knob: str, rate: float = 1.0, times: int = 1) -> None:
-        self._armed.setdefault(_moment(knob), []).append(_Armed(knob, rate, times))
+        self._armed.setdefault(moment_of(knob), []).append(_Armed(knob, rate, times))
 
     def disarm(self) -> None:
         self._armed.clear()
@@ -199,12 +179,8 @@ class FaultPlan:
         return None
 
 
-def knob_of_turn(number: int) -> str:
-    return ALL_KNOBS[number % len(ALL_KNOBS)]
-
-
 _MOMENTS = {knob: moment for moment, knobs in KNOBS.items() for knob in knobs}
 
 
-def _moment(knob: str) -> str:
+def moment_of(knob: str) -> str:
     return _MOMENTS[knob]

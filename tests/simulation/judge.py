@@ -50,12 +50,13 @@ EXCUSES = {
 
 @dataclass(slots=True)
 class Verdict:
-    """The four zeros, and everything else that was found wrong, in words."""
+    """The four zeros, liveness, and everything else that was found wrong, in words."""
 
     paid_twice: list[str] = field(default_factory=list)
     ids_lost: list[str] = field(default_factory=list)
     rows_lost: list[str] = field(default_factory=list)
     rows_doubled: list[str] = field(default_factory=list)
+    unended: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     orphan_files: int = 0
     moves: list[tuple[float, int, int, str]] = field(default_factory=list)
@@ -67,6 +68,7 @@ class Verdict:
             *(f"id lost: {text}" for text in self.ids_lost),
             *(f"row lost: {text}" for text in self.rows_lost),
             *(f"row doubled: {text}" for text in self.rows_doubled),
+            *(f"never ended: {text}" for text in self.unended),
             *self.others,
         ]
 
@@ -86,7 +88,7 @@ def judge(world: World, *, ended: bool = True) -> Verdict:
             if ended:
                 truth.check_ids(verdict)
         if ended and job.state not in SETTLED_JOB_STATES:
-            verdict.others.append(f"{job.id} never ended: {job.state}, {job.attention}")
+            verdict.unended.append(f"{job.id} is {job.state}, {job.attention}")
         _check_results(verdict, world, job, [shard for shard, _ in shards], store, history)
     if ended:
         known = {
@@ -101,7 +103,7 @@ def judge(world: World, *, ended: bool = True) -> Verdict:
             for event in rows
             if event.move == "extra_batch"
         }
-        for batch in world.service.batches.values():
+        for batch in world.batches:
             if batch.id not in known | noted:
                 verdict.ids_lost.append(f"{batch.id} on {batch.file.name}")
         verdict.orphan_files = _orphans(world, store)
@@ -125,10 +127,10 @@ def _history(world: World) -> History:
 
 def _orphans(world: World, store: JobStore) -> int:
     """Input files left at the service that no attempt with a batch reads: they cost nothing, `gc` removes them."""
-    read = {batch.file.id for batch in world.service.batches.values()}
+    read = {batch.file.id for batch in world.batches}
     return sum(
         file.name.startswith("lb-") and file.id not in read and file.deleted_at > world.clock.now()
-        for file in world.service.files.values()
+        for file in world.files
     )
 
 
@@ -164,11 +166,7 @@ class _Truth:
         self.resubmitted_after = [e.attempt for e in history if e.move == "operator_resubmits"]
         names = {attempt.name: attempt for attempt in attempts}
         self.batches: list[tuple[Attempt, StoredBatch]] = sorted(
-            (
-                (names[batch.file.name], batch)
-                for batch in world.service.batches.values()
-                if batch.file.name in names
-            ),
+            ((names[batch.file.name], batch) for batch in world.batches if batch.file.name in names),
             key=lambda pair: (pair[0].number, pair[1].id),
         )
 

@@ -20,8 +20,9 @@ from simulation.processes import Process
 if TYPE_CHECKING:
     from simulation.world import World
 
-TARGET = Target("azure", "simulated.example", "chat_completions")
-RULES = Rules(kind=TARGET.kind, provider=TARGET.provider, limits=limits_for(TARGET))
+#: A job may go to the first of these alone, or to both: two resources, of which each knows only its own files.
+TARGETS = tuple(Target("azure", f"{host}.example", "chat_completions") for host in ("simulated", "elsewhere"))
+RULES = Rules(kind=TARGETS[0].kind, provider=TARGETS[0].provider, limits=limits_for(TARGETS[0]))
 
 
 class Submitter(Process):
@@ -44,8 +45,9 @@ class Submitter(Process):
             world.home,
             world.clock,
             self._source,
-            TARGET,
+            TARGETS[0],
             RULES,
+            others=TARGETS[1 : world.cast.targets],
             max_requests_per_shard=self._per_shard,
             # Ids are random otherwise, and a seed would not replay exactly.
             job_id=f"job_{world.ids_given:026d}",
@@ -90,8 +92,10 @@ def retry_all(person: Process, store: JobStore) -> bool:
 
 def settle_all(person: Process, store: JobStore) -> None:
     """A truthful operator, who sees the service as it is, not as its lists show it."""
-    person.world.service.catch_up()
+    person.world.catch_up()
     for job in store.jobs(unfinished=True):
+        if job.state != "needs_operator":
+            continue
         for shard, attempt in store.shards(job.key):
             if shard.state == "needs_operator":
                 _settle(person, store, job, shard, attempt)
@@ -138,26 +142,27 @@ def _settle(person: Process, store: JobStore, job: Job, shard: Shard, attempt: A
     if attempt is not None and attempt.ended_at is None:
         if attempt.batch_id is None and _may_still_come(person, job, shard, attempt):
             return
-        made = [batch for batch in world.service.batches.values() if batch.file.name == attempt.name]
+        made = [batch for batch in world.batches if batch.file.name == attempt.name]
         if any(_better_later(batch, now) for batch in made):
             return
         good = [b for b in made if not b.denied(now) and not (b.id == attempt.batch_id and b.offers_nothing)]
-    provider = person.provider()
     world.log.settles(person.name, shard, "adopt" if good else "resubmit")
     if good:
-        _told(person, lambda: settlement.adopt(store, lambda _: provider, job, good[0].id, shard.index))
+        _told(person, lambda: settlement.adopt(store, person.provider, job, good[0].id, shard.index))
     else:
-        world.service.resubmitted = True
-        _told(person, lambda: settlement.resubmit(store, lambda _: provider, world.clock, job, shard.index))
+        for service in world.services:
+            service.resubmitted = True
+        _told(person, lambda: settlement.resubmit(store, person.provider, world.clock, job, shard.index))
 
 
 def _may_still_come(person: Process, job: Job, shard: Shard, attempt: Attempt) -> bool:
     """Whether a create is under way that `--resubmit` could not stop, so that one must wait for it: the file
     cannot be deleted, or deleting it takes a while to count."""
     world = person.world
-    if any(call.file_id == attempt.file_id for call in world.service.late if call.file_id):
+    service = world.services[attempt.target]
+    if any(call.file_id == attempt.file_id for call in service.late if call.file_id):
         return True
-    stoppable = not world.service.fence_lag and not world.plan.fired["delete_refused"]
+    stoppable = not service.fence_lag and not world.plan.fired["delete_refused"]
     others = (process for process in world.processes.values() if process is not person)
     return not stoppable and any(process.holds == (job.key, shard.index) for process in others)
 

@@ -58,7 +58,7 @@ class ObservedStore(JobStore):
         claim = super().claim(job, index)
         if claim is not None:
             self._process.holds = (job, index)
-            self._process.world.log.claimed((job, index))
+            self._process.world.log.claimed((job, index), isinstance(self._process, Worker))
         return claim
 
     def release(self, claim: Claim) -> None:
@@ -121,9 +121,11 @@ class Process:
     def live(self, store: JobStore) -> None:
         raise NotImplementedError
 
-    def provider(self) -> Provider:
+    def provider(self, place: int) -> Provider:
+        """A client of the target at this place among a job's."""
         world = self.world
-        return world.client(world.service, world.plan, world.clock, self.rng, world.stage.rest, self._called)
+        service = world.services[place]
+        return world.client(service, world.plan, world.clock, self.rng, world.stage.rest, self._called)
 
     def note(self, what: str) -> None:
         self.world.log.note(self.name, what)
@@ -152,10 +154,12 @@ class Process:
         if self.spared[point] > 0:
             self.spared[point] -= 1
             return
-        fate = True if point == self.always_dies_at else self.fates.pop(point, None)
+        fate = True if point == self.always_dies_at else self.fates.get(point)
         if isinstance(fate, bool):
+            self.fates.pop(point, None)
             self.die(point, seen=fate)
         elif fate is not None and not self.writes:
+            del self.fates[point]
             self.freeze(fate, point)
         knob = plan.draw("point")
         if knob is not None:
@@ -210,4 +214,4 @@ class Worker(Process):
         if self.world.plan.draw("open"):
             self.note("setup_missing")
             raise SetupError("simulated: no credentials here")
-        return self.provider()
+        return self.provider(place)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from langbatch.lifecycle import MOVES
 from simulation.campaign import Totals
 from simulation.faults import KNOBS
+from simulation.world import LIVENESS_SECONDS
 
 _DAY = 86_400.0
 
@@ -17,7 +18,7 @@ def write_report(totals: Totals, seconds: float, command: str, today: datetime |
     day = (today or datetime.now(UTC)).date()
     zeros = (
         f"**paid twice {totals.paid_twice}, ids lost {totals.ids_lost}, rows lost {totals.rows_lost}, "
-        f"rows doubled {totals.rows_doubled}**, other faults {totals.others}"
+        f"rows doubled {totals.rows_doubled}**, never ended {totals.unended}, otherwise wrong {totals.others}"
     )
     lines = [
         "# Simulation campaign",
@@ -27,7 +28,8 @@ def write_report(totals: Totals, seconds: float, command: str, today: datetime |
         f"Made on {day} by `{command}`, in {seconds:,.0f} s ({60 * totals.seeds / seconds:,.0f} seeds a minute). "
         "A seed draws jobs, processes, people and faults; the core is the real one, on a real SQLite database "
         "and real files, and the service and the clock are simulated (`tests/simulation`). A seed replays "
-        "exactly. Every job ended in bounded time once its faults had stopped.",
+        f"exactly (`--replay SEED`). Jobs that had not ended {LIVENESS_SECONDS / _DAY:.0f} days after their "
+        f"last fault: {totals.unended}.",
         "",
         "| | |",
         "|---|---:|",
@@ -38,7 +40,7 @@ def write_report(totals: Totals, seconds: float, command: str, today: datetime |
         f"| shards settled by the operator | {totals.operator_stops:,} |",
         f"| input files left over (for `gc`; they cost nothing) | {totals.orphan_files:,} |",
         f"| simulated time | {totals.virtual_seconds / _DAY:,.0f} days |",
-        f"| from a death to the next claim of its shard (median, p99, max) | {_recovery(totals.recoveries)} |",
+        f"| from a death to the next worker's claim of the shard; others may be frozen (median, p99, max) | {_recovery(totals.recoveries)} |",
         "",
         "## Faults that fired",
         "",
@@ -60,6 +62,7 @@ def write_report(totals: Totals, seconds: float, command: str, today: datetime |
         lines += ["", f"**Never fired: {', '.join(totals.missing())}.**"]
     if totals.failures:
         lines += ["", "## Failures", "", *(f"- {text}" for text in totals.failures)]
+        lines += ["", f"`--replay {totals.failing_seeds[0]}` plays the first of them again, with its trace."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The simulated provider: what each call does to what is true, and nothing about replies.
+"""The simulated service: what each call does to what is true, and nothing about replies.
 
 Replies, lost or bent ones included, are `provider`'s business. A call that arrives late is kept here and takes
 effect at its time, against whatever is true then.
@@ -33,8 +33,17 @@ class SimulatedService:
     """Files, batches and the ledger of what was run, at one endpoint."""
 
     def __init__(
-        self, clock: VirtualClock, rng: random.Random, draw: Callable[[str], str | None], grace_seconds: float
+        self,
+        clock: VirtualClock,
+        rng: random.Random,
+        draw: Callable[[str], str | None],
+        grace_seconds: float,
+        all_services: list[SimulatedService],
     ) -> None:
+        """Joins `all_services`: the ids of one are not known to another."""
+        self._all = all_services
+        self._name = "abc"[len(all_services)]
+        all_services.append(self)
         self.files: dict[str, StoredFile] = {}
         self.batches: dict[str, StoredBatch] = {}
         self.late: list[LateCall] = []
@@ -78,7 +87,7 @@ class SimulatedService:
 
     def put_file(self, name: str, content: bytes, at: float, knob: str | None = None) -> StoredFile:
         file = StoredFile(
-            f"file-{len(self.files):04d}",
+            f"file-{self._name}{len(self.files):04d}",
             name,
             content,
             at,
@@ -134,22 +143,27 @@ class SimulatedService:
         full = self.room is not None and len(running) >= self.room
         if full and not self.bounces:
             raise QuotaFull("enqueued tokens", status=400, code="token_limit_exceeded")
-        batch = open_batch(f"batch_{len(self.batches):04d}", file, metadata, at, self._rng, self._draw)
+        batch = open_batch(
+            f"batch_{self._name}{len(self.batches):04d}", file, metadata, at, self._rng, self._draw
+        )
         if full:
             batch.end = "bounced"
         if batch.list_lags:
             batch.listed_at = at + self._rng.uniform(0, self._most_lag)
         self.batches[batch.id] = batch
-        twins = [other.id for other in running if shard_of(other.file) == shard_of(file)]
+        everywhere = [other for service in self._all for other in service.batches.values()]
+        twins = [
+            other.id
+            for other in everywhere
+            if other is not batch and not other.ended(at) and shard_of(other.file) == shard_of(file)
+        ]
         if twins and not self.resubmitted:
             raise PaidTwice(f"{batch.id} was made while {twins} ran for the same shard")
         return batch
 
     def known_batch(self, batch_id: str) -> StoredBatch:
         batch = self.batches.get(batch_id)
-        # A service may forget a batch that its client knows; one that no client has seen yet could not be
-        # told from one never made, by anybody.
-        if batch is None or (batch.seen and batch.denied(self._clock.now())):
+        if batch is None or batch.denied(self._clock.now()):
             raise RemoteNotFound(f"no such batch: {batch_id}", status=404, code="notFound")
         batch.seen = True
         return batch
@@ -157,11 +171,7 @@ class SimulatedService:
     def listed_batches(self) -> list[StoredBatch]:
         """Newest first, without those that the list does not show yet or denies."""
         now = self._clock.now()
-        shown = [
-            batch
-            for batch in self.batches.values()
-            if batch.listed_at <= now and not (batch.seen and batch.denied(now))
-        ]
+        shown = [batch for batch in self.batches.values() if batch.listed_at <= now and not batch.denied(now)]
         shown.sort(key=lambda batch: (batch.created_at, batch.id), reverse=True)
         return shown
 

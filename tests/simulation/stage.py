@@ -8,6 +8,9 @@ import threading
 from collections.abc import Callable
 
 START = 1_760_000_000.0
+#: Real seconds in which no turn is taken before a run is given up: an actor waits, outside of our time, for
+#: something that only another one could do, such as a file lock. SQLite gives up on its own locks after 30.
+STUCK_SECONDS = 45.0
 
 
 class VirtualClock:
@@ -37,6 +40,10 @@ class Endless(AssertionError):
     """More turns were taken than any run that gets anywhere needs."""
 
 
+class Stuck(AssertionError):
+    """The running actor waits for one that rests, and does so where the stage cannot let the other go on."""
+
+
 class Actor:
     """One simulated process. `wake_at` is the virtual time before which it does nothing."""
 
@@ -63,6 +70,7 @@ class Stage:
         self._main.acquire()
         self._error: BaseException | None = None
         self._dismissing = False
+        self._stuck = False
         self.current: Actor | None = None
 
     @property
@@ -82,7 +90,7 @@ class Stage:
         first = self._pick()
         if first is not None:
             self._pass_baton(first)
-            self._main.acquire()
+            self._watch()
         self.current = None
         if self._error is not None:
             error, self._error = self._error, None
@@ -112,9 +120,21 @@ class Stage:
         if self._dismissing:
             raise Dismissed
 
+    def _watch(self) -> None:
+        """Wait until the actors give the baton back."""
+        turns = -1
+        while not self._main.acquire(timeout=STUCK_SECONDS):
+            if turns == self.turns:
+                self._stuck = True
+                name = self.current.name if self.current is not None else "nobody"
+                raise Stuck(f"{name} waits outside of our time, for something that a resting process holds")
+            turns = self.turns
+
     def dismiss(self) -> None:
         """End every actor that is left, wherever it rests."""
         self._dismissing = True
+        if self._stuck:
+            return  # the baton cannot be had; the threads are daemons, and end with the program
         for actor in list(self._actors):
             self._pass_baton(actor)
             self._main.acquire()
