@@ -198,8 +198,8 @@ def page(run: Run, words: str) -> str:
 
 {run.lines:,} requests ({run.input_bytes / mb:,.0f} MB) in one `langbatch submit --profile two --wait`, over
 HTTP to the emulator; two deployments whose quotas hold three shards between them (langbatch was not told),
-one request in a hundred failing, one batch expired half done. Killed with SIGKILL: {killed}; then `resume --wait`
-and `fetch`.
+one request in a hundred failing, one batch expired half done. Killed with SIGKILL: {killed}; then
+`resume --wait` and `fetch`.
 
 | | |
 |---|---|

@@ -52,13 +52,16 @@ if TYPE_CHECKING:
         response_batch,
     )
     from langbatch.manager import JobManager, WaitTimeout
+    from langbatch.money.prices import Price, PriceList
     from langbatch.progress import terminal_progress
     from langbatch.records import InputWarning, Problem, Progress
     from langbatch.requests.validation import Intake
     from langbatch.results.answers import Answer
     from langbatch.results.result import Result, ResultError
     from langbatch.shards.admission import Submission
+    from langbatch.shards.preview import Preview
     from langbatch.status import JobStatus, ShardStatus
+    from langbatch.store.glance import JobGlance, glance
     from langbatch.upkeep.cleanup import Cleanup
     from langbatch.upkeep.findings import Diagnosis, Finding
     from langbatch.upkeep.recovery import Recovery
@@ -73,7 +76,9 @@ _HOMES = {
     "compat.batches": ("OpenAIChatCompletionBatch", "OpenAIEmbeddingBatch"),
     "compat.dispatcher": ("BatchDispatcher",),
     "compat.handler": ("BatchHandler",),
+    "money.prices": ("Price", "PriceList"),
     "shards.admission": ("Submission",),
+    "shards.preview": ("Preview",),
     "upkeep.cleanup": ("Cleanup",),
     "error_codes": ("Explanation", "FailureCount", "explain", "explanations"),
     "errors": (
@@ -81,8 +86,7 @@ _HOMES = {
         "BatchStartError", "BatchStateError", "BatchStorageError", "BatchValidationError", "FateUnknown",
         "JobNotFinished", "JobNotFound", "LangBatchError", "NeedsOperator", "ProviderError", "QuotaFull",
         "Refused", "RemoteNotFound", "SetupError", "Throttled", "UnfitAnswer",
-        "UnfitAnswer",
-    "Unreachable",
+        "Unreachable",
     ),
     "upkeep.findings": ("Diagnosis", "Finding"),
     "handles": (
@@ -97,6 +101,7 @@ _HOMES = {
     "results.answers": ("Answer",),
     "results.result": ("Result", "ResultError"),
     "status": ("JobStatus", "ShardStatus"),
+    "store.glance": ("JobGlance", "glance"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -126,6 +131,7 @@ __all__ = [
     "Finding",
     "InputWarning",
     "Intake",
+    "JobGlance",
     "JobManager",
     "JobNotFinished",
     "JobNotFound",
@@ -134,6 +140,9 @@ __all__ = [
     "NeedsOperator",
     "OpenAIChatCompletionBatch",
     "OpenAIEmbeddingBatch",
+    "Preview",
+    "Price",
+    "PriceList",
     "Problem",
     "Progress",
     "ProviderError",
@@ -148,6 +157,7 @@ __all__ = [
     "ShardStatus",
     "Submission",
     "Throttled",
+    "UnfitAnswer",
     "Unreachable",
     "WaitTimeout",
     "build_requests",
@@ -156,6 +166,7 @@ __all__ = [
     "embedding_batch",
     "explain",
     "explanations",
+    "glance",
     "response_batch",
     "terminal_progress",
     "write_requests",

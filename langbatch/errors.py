@@ -12,6 +12,7 @@ LangBatchError
 │   ├── BatchStartError             the job could not be started
 │   ├── BatchStorageError           disk or database: free space, unlock, restore
 │   └── BatchResultsError           results are unreadable or may not be overwritten
+│       └── UnfitAnswer                 an answer is not what was to be made of it
 └── ProviderError               the service's answer, by what is known of the call's effect
     ├── AccessRefused               401 or 403: nothing happened; mend access and go on
     ├── Unreachable                 the request never left: nothing happened; try later
@@ -114,6 +115,22 @@ class BatchResultsError(BatchError):
     """Results cannot be read, or would overwrite a file."""
 
     code = "results"
+
+
+class UnfitAnswer(BatchResultsError):
+    """An answer cannot be made into the type asked for. It is kept as it came, in `Result.text`.
+
+    `code`: `not_succeeded`, `refusal`, `content_filter`, `truncated`, `no_text`, `not_json` or
+    `does_not_fit`; `fields` are the paths that do not fit, dotted, never the values.
+    """
+
+    code = "does_not_fit"
+
+    def __init__(
+        self, message: str, *, fields: Sequence[str] = (), hint: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.fields: tuple[str, ...] = tuple(fields)
 
 
 class ProviderError(LangBatchError):

@@ -8,6 +8,7 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -194,16 +195,30 @@ class Batch(Outputs):
 
     # ------------------------------------------------------------ running
 
-    def start(self, *, new: bool = False, skip_invalid: bool = False) -> None:
+    def start(
+        self,
+        *,
+        new: bool = False,
+        skip_invalid: bool = False,
+        max_cost: Decimal | float | str | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
         """Keep a private snapshot, and send what fits now. On a job that was started before, this is a
-        no-op that says so; `new` sends (and pays) again."""
+        no-op that says so; `new` sends (and pays) again.
+
+        `max_cost` and `max_tokens` limit what the job may use in all; given again, they replace what was
+        given before, and the job goes on. See `JobManager.submit`."""
+        if self._stored and not new and (max_cost is not None or max_tokens is not None):
+            self._manager.set_budget(self.id, max_cost=max_cost, max_tokens=max_tokens)
+            self._manager.start(self.id)
+            return
         if self._stored and not new:
             if self._manager.status(self.id, offline=True).state == "draft":
                 self._manager.start(self.id)
             else:
                 _log.warning("job %s was started before; nothing was sent (new=True pays again)", self.id)
             return
-        if not self._store(new=new, skip_invalid=skip_invalid):
+        if not self._store(new=new, skip_invalid=skip_invalid, max_cost=max_cost, max_tokens=max_tokens):
             _log.warning(
                 "the same file on the same target is job %s; using it (new=True pays again)", self.id
             )
@@ -220,7 +235,15 @@ class Batch(Outputs):
             keep_in(storage, self, self._manager)
         return self.id
 
-    def _store(self, *, new: bool = False, skip_invalid: bool = False, draft: bool = False) -> bool:
+    def _store(
+        self,
+        *,
+        new: bool = False,
+        skip_invalid: bool = False,
+        draft: bool = False,
+        max_cost: Decimal | float | str | None = None,
+        max_tokens: int | None = None,
+    ) -> bool:
         if self._file is None:
             raise BatchStateError(
                 "a loaded job has no input file any more", hint="Make a new handle from the file."
@@ -232,6 +255,8 @@ class Batch(Outputs):
             skip_invalid=skip_invalid or self._skip_invalid,
             new=new,
             draft=draft,
+            max_cost=max_cost,
+            max_tokens=max_tokens,
             job_id=job_id,
         )
         for warning in submission.warnings:

@@ -7,21 +7,21 @@ import os
 import random
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import partial as bind
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+from langbatch import ids
 from langbatch.clock import Clock, SystemClock
 from langbatch.config import (
     Credentials,
     Settings,
     find_profile,
     reopen_target,
-    resolve_target,
     resolve_targets,
 )
 from langbatch.errors import (
@@ -34,6 +34,7 @@ from langbatch.errors import (
 )
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
+from langbatch.money.costs import Budget
 from langbatch.providers import limits_for, open_provider
 from langbatch.publish import private_folder
 from langbatch.records import (
@@ -47,21 +48,34 @@ from langbatch.records import (
     Unsuccessful,
     Usage,
 )
-from langbatch.requests.validation import Intake, Rules, kind_of_first, read_requests, refusal, spool_stdin
-from langbatch.results.delivery import Delivery, require_finished
+from langbatch.requests.validation import Intake, Rules, kind_of_first, read_requests, spool_stdin
+from langbatch.results.delivery import Delivery, format_of, require_finished
 from langbatch.running import decisions, journal
 from langbatch.running.space import refuse_network_disk
 from langbatch.running.waiting import Patience, never_reached, obstacle, progress_of, settling
 from langbatch.shards.admission import Submission, admit, plan
 from langbatch.shards.sharding import ShardPlan
-from langbatch.shards.snapshot import Snapshot, SnapshotWriter
-from langbatch.status import JobStatus, QuotaStatus, job_status, quota_status
+from langbatch.shards.snapshot import Snapshot
+from langbatch.status import (
+    JobStatus,
+    QuotaStatus,
+    job_status,
+    quota_status,
+)
+from langbatch.targets import account_label
 from langbatch.upkeep.endpoint import known_facts
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from langbatch.error_codes import FailureCount
+    from langbatch.money.prices import PriceList
     from langbatch.providers.base import Provider
     from langbatch.results.result import Result
+    from langbatch.running.bills import Bills
+    from langbatch.running.observing import Habits
     from langbatch.running.runner import Runner
+    from langbatch.shards.preview import Preview
     from langbatch.store.store import JobStore
     from langbatch.upkeep.cleanup import Cleanup
     from langbatch.upkeep.findings import Diagnosis
@@ -100,7 +114,9 @@ class JobManager:
     database. Any number of managers, in any number of processes, may work on one store.
 
     `profile` names targets and waits in `<home>/profiles.toml` (default `LANGBATCH_PROFILE`).
-    Methods take a job's id or a unique prefix of it, and raise `JobNotFound` for others.
+    `executor`, any of `concurrent.futures`, reads inputs and results in byte ranges; its workers must see the
+    files under the same paths. Methods take a job's id or a unique prefix of it, and raise `JobNotFound` for
+    others.
     """
 
     def __init__(
@@ -111,6 +127,7 @@ class JobManager:
         profile: str | None = None,
         clock: Clock | None = None,
         on_progress: OnProgress | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.settings = Settings.load(home, database_url)
         self._profile = find_profile(profile, self.settings.home)
@@ -118,9 +135,11 @@ class JobManager:
             kept = {**self._profile.settings, "home": str(self.settings.home)}
             self.settings = Settings.load(home, database_url, profile=kept)
         self.on_progress = on_progress
+        self._executor = executor
         self._clock: Clock = clock or SystemClock()
         self._credentials: dict[tuple[str, int], Credentials] = {}
         self._open = _Open()
+        self._habits: Habits = {}
         # Handles make managers of their own: connections go with the last of them.
         weakref.finalize(self, self._open.close)
 
@@ -156,7 +175,24 @@ class JobManager:
             self._clock,
             random.random,
             on_progress or self.on_progress,
+            endpoint_for=self._endpoint,
+            habits=self._habits,
+            executor=self._executor,
         )
+
+    def _endpoint(self, job: Job, place: int) -> Hashable:
+        """What shares one list of batches: a place, and who asks there."""
+        from langbatch.running.observing import endpoint_of
+
+        target = job.targets[place]
+        try:
+            who: Hashable = self._credentials.get((job.id, place)) or reopen_target(target)
+            hash(who)
+        except SetupError:
+            who = None
+        except TypeError:
+            who = id(who)  # a user's own credential object, which may not be hashable
+        return endpoint_of(target), who
 
     def _open_provider(self, job: Job, place: int = 0) -> Provider:
         key = (job.key, place)
@@ -219,10 +255,16 @@ class JobManager:
         gzip: bool = False,
         max_requests_per_shard: int | None = None,
         targets: Sequence[Mapping[str, Any]] = (),
+        max_cost: Decimal | float | str | None = None,
+        max_tokens: int | None = None,
         on_stored: Callable[[Submission], None] | None = None,
         **target: Any,
     ) -> Submission:
         """Store `file` as a job and start it. The same bytes for the same target are the same job.
+
+        `max_cost` (in the price file's currency) and `max_tokens` (in and out together) limit what all
+        attempts of the job use: shards that might pass them are not sent. Given again with the same file,
+        they replace the job's.
 
         `targets`: several places that its shards may go to, each a mapping of target arguments, with `weight`
         and `quota_tokens` where wished; without them those of the manager's profile, if it has one.
@@ -253,6 +295,8 @@ class JobManager:
             split_by_model=split_by_model,
             gzip=gzip,
             max_requests_per_shard=max_requests_per_shard,
+            max_cost=max_cost,
+            max_tokens=max_tokens,
         )
         self.use_all_credentials(submission.id, found)
         if on_stored is not None:
@@ -280,7 +324,9 @@ class JobManager:
         """
         target = Target(provider, "", kind or "chat_completions", model)
         rules = replace(_rules(target, False, auto_id, split_by_model, gzip), kind=kind)
-        return read_requests(Path(file), rules, on_progress=on_progress or self.on_progress)
+        return read_requests(
+            Path(file), rules, on_progress=on_progress or self.on_progress, executor=self._executor
+        )
 
     def store_job(
         self,
@@ -296,6 +342,8 @@ class JobManager:
         split_by_model: bool = False,
         gzip: bool = False,
         max_requests_per_shard: int | None = None,
+        max_cost: Decimal | float | str | None = None,
+        max_tokens: int | None = None,
         job_id: str | None = None,
     ) -> Submission:
         """Validate `source`, keep a private snapshot, plan its shards and store the job; send nothing."""
@@ -312,8 +360,31 @@ class JobManager:
             draft=draft,
             max_requests_per_shard=max_requests_per_shard,
             job_id=job_id,
+            budget=Budget.of(max_cost, max_tokens),
             on_progress=self.on_progress,
+            executor=self._executor,
         )
+
+    def set_budget(
+        self, job_id: str, *, max_cost: Decimal | float | str | None = None, max_tokens: int | None = None
+    ) -> JobStatus:
+        """Give a job a budget, or another one; one that is left out stays. Nothing is sent by this.
+
+        `SetupError` where it could not be kept: a price is unknown, or an output has no bound."""
+        from langbatch.shards.budgeting import change_budget
+
+        budget = Budget.of(max_cost, max_tokens)
+        if budget.limits_anything:
+            change_budget(self._store, self.home, self._store.find(job_id), budget, self.on_progress)
+        return self.status(job_id, offline=True)
+
+    def prices(self) -> PriceList:
+        """What models cost as far as langbatch knows: its own list, under `<home>/prices.toml`.
+
+        Raises `SetupError` for a file that cannot be read."""
+        from langbatch.money.prices import read_prices
+
+        return read_prices(self.home)
 
     def spool(self, stream: BinaryIO) -> Path:
         """Keep standard input in a private file of the store's, for `submit`; the caller deletes it."""
@@ -334,27 +405,43 @@ class JobManager:
         split_by_model: bool = False,
         gzip: bool = False,
         max_requests_per_shard: int | None = None,
-    ) -> tuple[Intake, list[ShardPlan]]:
-        """What `submit` would send: the intake and the shards. Nothing is kept, nothing is sent."""
+        targets: Sequence[Mapping[str, Any]] = (),
+        max_cost: Decimal | float | str | None = None,
+        max_tokens: int | None = None,
+        **target: Any,
+    ) -> Preview:
+        """What `submit` would send: shards, estimated tokens, costs, how often the quota is filled. Nothing
+        is kept or sent, no network is used, and neither credentials nor an endpoint are needed."""
+        from langbatch.shards import preview
+
         source = Path(file)
         kind = kind or kind_of_first(source, gzip=gzip) or "chat_completions"
-        target = Target(provider, "", kind, model)
-        rules = _rules(target, skip_invalid, auto_id, split_by_model, gzip)
-        with TemporaryDirectory(prefix="langbatch-") as folder:
-            with SnapshotWriter(Path(folder) / "snapshot") as writer:
-                intake = read_requests(source, rules, into=writer, on_progress=self.on_progress)
-            if intake.problems and not skip_invalid:
-                raise refusal(intake)
-            snapshot = Snapshot(Path(folder) / "snapshot")
-            return intake, plan(snapshot, [target], max_requests_per_shard, intake.model_runs())[0]
+        where = preview.targets_without_doors(
+            provider,
+            kind,
+            model=model,
+            profile=None if targets else self._profile,
+            targets=targets,
+            **target,
+        )
+        known = self.settings.database_url is not None or (self.home / "langbatch.db").exists()
+        return preview.preview(
+            self._store if known else None,
+            self.home,
+            source,
+            _rules(where[0], skip_invalid, auto_id, split_by_model, gzip),
+            where,
+            budget=Budget.of(max_cost, max_tokens),
+            max_requests_per_shard=max_requests_per_shard,
+            on_progress=self.on_progress,
+        )
 
     def start(self, job_id: str, *, progress: OnProgress | None = None) -> JobStatus:
         """Send everything that may be sent now, and return. Raises `AccessRefused` or `SetupError` for
         credentials, `Unreachable` when the service cannot be reached; the job stays resumable."""
         job = self._store.find(job_id)
         if job.state == "draft":
-            snapshot = Snapshot(JobFolder.of(self.home, job.id).path)
-            self._store.add_shards(job.key, *plan(snapshot, job.targets, None))
+            self._store.add_shards(job.key, *self._draft_plans(job))
         runner = self._runner(progress)
         began = self._clock.monotonic()
         patience = min(FILE_WAIT_SECONDS, 60 * self._policy(job.target).poll_seconds)
@@ -369,6 +456,15 @@ class JobManager:
             raise error
         return self.status(job.id, offline=True)
 
+    def _draft_plans(self, job: Job) -> tuple[list[ShardPlan], list[int]]:
+        snapshot = Snapshot(JobFolder.of(self.home, job.id).path)
+        plans, first_lines = plan(snapshot, job.targets, None)
+        if job.has_budget:
+            from langbatch.shards.budgeting import bound_draft
+
+            plans = bound_draft(self._store, self.home, job, snapshot, plans, self.on_progress)
+        return plans, first_lines
+
     def _shards(self, key: int) -> list[Shard]:
         return [shard for shard, _ in self._store.shards(key)]
 
@@ -379,23 +475,32 @@ class JobManager:
         job = self._store.find(job_id)
         if not offline and job.state not in SETTLED_JOB_STATES:
             self._runner().advance(job.key, eager=True)
-        return self._snapshot(job.key, quotas=True)
+        return self._snapshot(job.key, quotas=True, bills=self._bills(job.key))
 
     def jobs(self, *, offline: bool = True) -> list[JobStatus]:
         """Every job, oldest first; as stored unless `offline` is False."""
         if not offline:
             self._runner().advance(eager=True)
-        return [self._snapshot(job.key, job) for job in self._store.jobs()]
+        bills = self._bills()
+        return [self._snapshot(job.key, job, bills=bills) for job in self._store.jobs()]
 
-    def _snapshot(self, key: int, job: Job | None = None, *, quotas: bool = False) -> JobStatus:
+    def _snapshot(
+        self, key: int, job: Job | None = None, *, quotas: bool = False, bills: Bills | None = None
+    ) -> JobStatus:
         job, shards = job or self._store.job(key), self._store.shards(key)
-        return job_status(job, shards, self._quotas(job, shards) if quotas else ())
+        cost = None if bills is None else bills.cost(job, shards)
+        budget = None if bills is None else bills.budget(job)
+        return job_status(job, shards, self._quotas(job, shards) if quotas else (), cost, budget)
+
+    def _bills(self, key: int | None = None) -> Bills:
+        from langbatch.running.bills import Bills
+
+        return Bills(self._store, self.home, key)
 
     def _quotas(self, job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> list[QuotaStatus]:
         """What the unfinished job's deployments hold, as far as it matters to anybody."""
         if job.state in SETTLED_JOB_STATES:
             return []
-        from langbatch.running.quota import account_label
         from langbatch.store import ledger
 
         model = next((shard.model for shard, _ in shards if shard.model), None)
@@ -469,13 +574,16 @@ class JobManager:
         runner, eager = self._runner(), True
         while jobs:
             sleep = math.inf
+            # Together: the last job's batches are seen as early as the first's, and with few calls.
+            look = runner.look(jobs.values(), eager=eager)
             for job_id, key in list(jobs.items()):
-                due = runner.advance(key, eager=eager)
-                status, now = self._snapshot(key), self._clock.monotonic()
+                due = runner.advance(key, eager=eager, look=look)
+                job, shards = self._store.job(key), self._store.shards(key)
+                status, now = job_status(job, shards), self._clock.monotonic()
                 if on_status is not None:
                     on_status(status)
                 if not status.finished:
-                    error = patience[job_id].error(status, self._shards(key), due, now)
+                    error = patience[job_id].error(status, [shard for shard, _ in shards], due, now)
                     if error is None and due is not None:
                         sleep = min(sleep, due, patience[job_id].left(now))
                         continue
@@ -504,6 +612,42 @@ class JobManager:
         job = self._store.find(job_id)
         settlement.retry(self._store, self.home, job, force=force)
         return self.start(job.id) if start else self.status(job.id, offline=True)
+
+    def ask_again(
+        self,
+        job_id: str,
+        choose: Callable[[Result], bool],
+        *,
+        changes: Mapping[str, Any] | None = None,
+        new: bool = False,
+        start: bool = True,
+    ) -> Submission:
+        """A job with the requests whose results `choose` picks, successes too; this one stays as it is.
+
+        `changes` go into each body; None takes a key away. The same requests are the same job, unless `new`.
+        Raises `JobNotFinished`, `BatchStateError` where none is picked, and what `start` raises."""
+        from langbatch.again import write_chosen
+
+        job = self._store.find(job_id)
+        path = private_folder(self.home / "created") / f"{ids.new_job_id(self._clock.now())}.jsonl"
+        try:
+            write_chosen(self.results(job.id, with_request=True), path, choose, changes or {})
+            submission = self.store_job(
+                path,
+                job.target,
+                others=job.others,
+                name=f"{job.name or job.id}, again",
+                new=new,
+                split_by_model=True,
+            )
+        finally:
+            path.unlink(missing_ok=True)
+        for (known, place), credentials in list(self._credentials.items()):
+            if known == job.id:
+                self._credentials[submission.id, place] = credentials
+        if start:
+            self.start(submission.id)
+        return submission
 
     def adopt(self, job_id: str, batch_id: str, *, shard: int | None = None) -> JobStatus:
         """Settle a shard that needs an operator: this batch is its batch. Raises `BatchStateError` where
@@ -543,17 +687,36 @@ class JobManager:
         job_id: str,
         out: Path | BinaryIO,
         *,
-        format: str = "jsonl",  # noqa: A002 - the word users write
+        format: str | None = None,  # noqa: A002 - the word users write
+        flatten: bool = False,
         with_request: bool = False,
         partial: bool = False,
         replace: bool = True,
     ) -> JobStatus:
-        """Write the joined results (jsonl or csv) to a path (atomically, 0600) or an open binary stream.
+        """Write the joined results to a path (atomically, 0600) or an open binary stream.
 
-        Without `replace`, a path that exists by the end stays as it is: `BatchResultsError`, as for a folder
-        that is not there."""
-        self._delivery(job_id, partial).export(out, format, with_request=with_request, replace=replace)
+        `format`: jsonl, csv or parquet; None: by the path's ending, else jsonl. `flatten`: a column for each
+        part of the answers that are JSON. Without `replace`, a path that exists by the end stays as it is:
+        `BatchResultsError`, as for a folder that is not there. `SetupError` where Parquet needs an extra."""
+        chosen = format_of(out if isinstance(out, Path) else Path(), format)
+        self._delivery(job_id, partial).export(
+            out, chosen, with_request=with_request, flatten=flatten, replace=replace
+        )
         return self.status(job_id, offline=True)
+
+    def dataframe(
+        self,
+        job_id: str,
+        library: Literal["pandas", "polars"],
+        *,
+        flatten: bool = True,
+        with_request: bool = False,
+        partial: bool = False,
+    ) -> Any:
+        """The joined results as a DataFrame, whole in memory. `SetupError` where its library is missing."""
+        delivery = self._delivery(job_id, partial)
+        made = delivery.to_pandas if library == "pandas" else delivery.to_polars
+        return made(flatten=flatten, with_request=with_request)
 
     def results_file(self, job_id: str) -> Path:
         """The joined results as a file of the store's own (JSONL). `JobNotFinished` before the end."""
@@ -624,23 +787,33 @@ class JobManager:
         store_id: str | None = None,
         kind: EndpointKind = "chat_completions",
         model: str | None = None,
+        targets: Sequence[Mapping[str, Any]] = (),
         **target: Any,
     ) -> Recovery:
-        """Bring back jobs whose database is lost from what the service shows of them, then advance them.
+        """Bring back jobs whose database is lost from what the services show of them, then advance them.
 
-        `store_id` names the store that was lost; without it, jobs of this store, or, into an empty one, of
-        the only other that is found. `model` as it was given to `submit`. Safe to repeat. Raises
-        `BatchStateError` where several stores could be meant, and what listing and downloading raise."""
-        from langbatch.upkeep.recovery import Recoverer
+        Name the targets as at `submit`, all of a job's at once: `targets`, several deployments, or the
+        manager's profile. A job with further ones is left alone, since what was sent there would be sent
+        again. `store_id` names the store that was lost; without it, jobs of this store, or, into an empty
+        one, of the only other that is found. Safe to repeat. Raises `BatchStateError` where several stores
+        could be meant, and what listing and downloading raise."""
+        from langbatch.upkeep.recovery import Opened, Recoverer
 
-        where, credentials = resolve_target(provider, kind, model=model, **target)
-        opened = open_provider(where, credentials)
-        try:
-            done = Recoverer(self._store, self.home, opened, where, self._clock).recover(store_id)
-        finally:
-            opened.close()
+        profile = None if targets else self._profile
+        found = resolve_targets(provider, kind, model=model, profile=profile, targets=targets, **target)
+        with ExitStack() as closing:
+            opened: list[Opened] = []
+            for where, credentials in found:
+                reached = open_provider(where, credentials)
+                closing.callback(reached.close)
+                opened.append(Opened(where, reached, credentials))
+            done = Recoverer(self._store, self.home, opened, self._clock).recover(store_id)
         for job_id in done.jobs:
-            self._credentials[job_id, 0] = credentials
+            for place, where in enumerate(self._store.find(job_id).targets):
+                # An only target's model may be known from the lines alone.
+                known = [each for each in found if each[0].label == where.label]
+                known += [each for each in found if each[0].host == where.host]
+                self._credentials[job_id, place] = known[0][1]
             self.status(job_id)
         return done
 
@@ -651,6 +824,12 @@ class JobManager:
     def unsuccessful(self, job_id: str) -> list[Unsuccessful]:
         """The requests without success so far, in input order."""
         return self._store.unsuccessful(self._store.find(job_id).key)
+
+    def failures(self, job_id: str) -> list[FailureCount]:
+        """Why requests ended without success so far: each code with its requests, the most frequent first."""
+        from langbatch.store.failures import counted
+
+        return counted(self._store, self._store.find(job_id).key)
 
     def draft_status(self, job_id: str, target: Target, intake: Intake | None) -> JobStatus:
         """The snapshot of a job that was validated but never stored."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TITLES: dict[ProgressStep, str] = {
     "validate": "Validating",
+    "count": "Counting tokens",
     "upload": "Uploading",
     "wait": "Waiting",
     "download": "Downloading",
@@ -101,6 +102,7 @@ def numbers(progress: Progress) -> str:
     """How far, in the step's unit: `12 of 40`, `1.5 of 200.0 MB`."""
     if progress.unit == "requests":
         return f"{progress.done:,}" if progress.total is None else f"{progress.done:,} of {progress.total:,}"
-    # Decimal megabytes, as providers state their limits.
-    done = f"{progress.done / 1e6:.1f}"
-    return f"{done} MB" if progress.total is None else f"{done} of {progress.total / 1e6:.1f} MB"
+    # Decimal, as providers state their limits.
+    size, unit = (1e3, "kB") if max(progress.done, progress.total or 0) < 100_000 else (1e6, "MB")
+    done = f"{progress.done / size:.1f}"
+    return f"{done} {unit}" if progress.total is None else f"{done} of {progress.total / size:.1f} {unit}"

@@ -227,7 +227,7 @@ class Unsuccessful:
 
 # ---------------------------------------------------------------- progress
 
-ProgressStep = Literal["validate", "upload", "wait", "download", "join"]
+ProgressStep = Literal["validate", "count", "upload", "wait", "download", "join"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +260,10 @@ ShardState = Literal[
 ]
 
 #: Why a shard cannot go on until a person mends something here; makes the job `paused`.
-Blocker = Literal["access", "setup", "disk"]
+Blocker = Literal["access", "setup", "disk", "budget"]
 
 #: What an unfinished shard is waiting for. Only `trouble` counts as an outage.
-WaitsFor = Literal["trouble", "quota", "throttle", "file", "fate", "batch"]
+WaitsFor = Literal["trouble", "quota", "budget", "throttle", "file", "fate", "batch"]
 
 #: How a shard ended: rows were harvested, the service refused it as a whole, or it was cancelled.
 ShardEnd = Literal["harvested", "refused", "cancelled", "expired"]
@@ -304,11 +304,37 @@ class Job:
     finished_at: float | None
     #: Where shards may go beside `target`.
     others: tuple[Target, ...] = ()
+    #: The budget of all attempts together: tokens, and billionths of `currency`.
+    max_tokens: int | None = None
+    max_cost_nanos: int | None = None
+    currency: str | None = None
+    #: Whether no more input was reported so far than had been counted here; None: nothing was yet.
+    counts_agree: bool | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
         """Every target a shard may be sent to; attempts name theirs by its place here."""
         return (self.target, *self.others)
+
+    @property
+    def has_budget(self) -> bool:
+        return self.max_tokens is not None or self.max_cost_nanos is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that a shard's next attempt can use, for a budget. None: not worked out, or it cannot be said.
+
+    `input_tokens` as counted here, `tokens` with the output. `cautious_*` take a quarter of the bytes for
+    input where that is more, until the service has shown that it counts as we do. Costs are billionths of
+    the job's currency.
+    """
+
+    input_tokens: int | None = None
+    tokens: int | None = None
+    cost_nanos: int | None = None
+    cautious_tokens: int | None = None
+    cautious_cost_nanos: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +366,7 @@ class Shard:
     ended_as: ShardEnd | None = None
     #: The model that its lines name.
     model: str | None = None
+    bounds: Bounds = field(default_factory=Bounds)
     tally: Tally = field(default_factory=Tally)
     usage: Usage = field(default_factory=Usage)
     lease_owner: str | None = None
@@ -361,6 +388,8 @@ class Attempt:
     target: int = 0
     account: str | None = None
     tokens: int = 0
+    #: Of its input, the upper end of our count; with a budget only.
+    counted_input_tokens: int | None = None
     file_id: str | None = None
     file_bytes: int | None = None
     uploaded_at: float | None = None

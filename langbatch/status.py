@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from langbatch.lifecycle import BatchWord, ShardSummary, batch_word
+from langbatch.lifecycle import SETTLED_JOB_STATES, BatchWord, ShardSummary, batch_word
 from langbatch.records import OUTCOMES, Account, Attempt, Job, JobState, Shard
+
+if TYPE_CHECKING:
+    from langbatch.money.costs import Commitment
 
 
 class _Document:
@@ -89,6 +92,27 @@ class QuotaStatus(_Document):
 
 
 @dataclass(frozen=True, slots=True)
+class CostStatus(_Document):
+    """What the harvested rows cost by the price list, batch discount included. `as_of`: the list's date."""
+
+    amount: str
+    currency: str
+    as_of: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatus(_Document):
+    """The job's limits; None: no such limit. What is committed is used, or reserved for what was sent; None
+    where that is not known. Costs are amounts of `currency`."""
+
+    max_tokens: int | None
+    committed_tokens: int | None
+    max_cost: str | None
+    committed_cost: str | None
+    currency: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus(_Document):
     """A snapshot of one job. `state` is the job's own word, `status` the nearest of OpenAI's eight."""
 
@@ -110,10 +134,26 @@ class JobStatus(_Document):
     shards: tuple[ShardStatus, ...]
     #: As far as something is known; empty in lists of jobs.
     quotas: tuple[QuotaStatus, ...] = ()
+    #: When the next shard is due; None where nothing is left that langbatch could do by itself.
+    next_look_at: str | None = None
+    #: None where it is not known.
+    cost: CostStatus | None = None
+    #: None without one.
+    budget: BudgetStatus | None = None
 
     @property
     def finished(self) -> bool:
         return self.state in ("completed", "failed", "cancelled")
+
+    @property
+    def done(self) -> int:
+        """Requests with a result, and those that the service says it is through with."""
+        running = sum(
+            shard.batch_counts.completed + shard.batch_counts.failed
+            for shard in self.shards
+            if shard.state in ("active", "harvesting")
+        )
+        return min(self.total - self.counts.pending + running, self.total)
 
     @property
     def all_succeeded(self) -> bool:
@@ -141,8 +181,26 @@ def quota_status(account: Account, enqueued_tokens: int, now: float) -> QuotaSta
     )
 
 
+def budget_status(job: Job, committed: Commitment) -> BudgetStatus:
+    """The budget of a job that has one."""
+    from langbatch.money.costs import exact_text, of_nanos
+
+    limited = job.max_cost_nanos is not None
+    return BudgetStatus(
+        job.max_tokens,
+        committed.tokens,
+        None if job.max_cost_nanos is None else exact_text(of_nanos(job.max_cost_nanos)),
+        exact_text(committed.cost) if limited and committed.cost is not None else None,
+        job.currency,
+    )
+
+
 def job_status(
-    job: Job, shards: Sequence[tuple[Shard, Attempt | None]], quotas: Sequence[QuotaStatus] = ()
+    job: Job,
+    shards: Sequence[tuple[Shard, Attempt | None]],
+    quotas: Sequence[QuotaStatus] = (),
+    cost: CostStatus | None = None,
+    budget: BudgetStatus | None = None,
 ) -> JobStatus:
     """The snapshot of a job as stored."""
     summaries = [
@@ -173,7 +231,17 @@ def job_status(
         finished_at=iso(job.finished_at),
         shards=tuple(_shard_status(job, shard, attempt) for shard, attempt in shards),
         quotas=tuple(quotas),
+        next_look_at=iso(_next_look(job, shards)),
+        cost=cost,
+        budget=budget,
     )
+
+
+def _next_look(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> float | None:
+    if job.state in SETTLED_JOB_STATES or job.state == "draft":
+        return None
+    due = [max(s.due_at, s.not_before) for s, _ in shards if s.state not in ("done", "needs_operator")]
+    return min(due, default=None)
 
 
 def _shard_status(job: Job, shard: Shard, attempt: Attempt | None) -> ShardStatus:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -44,19 +44,34 @@ def common_limits(where: Sequence[Target], limits: Sequence[Limits]) -> Limits:
     )
 
 
+def account_label(target: Target, model: str | None) -> str:
+    """The quota that a batch counts against: its deployment's. `model`: what the lines name."""
+    return "/".join((target.provider, target.host, target.model or model or "-"))
+
+
 def with_settings_of(stored: Sequence[Target], given: Sequence[Target]) -> tuple[Target, ...]:
     """The stored targets in their order, since attempts name them by place, reached as now `given`."""
-    fresh = {_place(target): target.settings for target in given}
-    return tuple(replace(target, settings=fresh.get(_place(target), target.settings)) for target in stored)
 
+    def settings_for(target: Target) -> Mapping[str, str]:
+        for other in given:
+            same_host = (other.provider, other.host.lower()) == (target.provider, target.host.lower())
+            # The deployment may be said in the lines, or beside them.
+            if same_host and (other.model == target.model or None in (other.model, target.model)):
+                return other.settings
+        return target.settings
 
-def _place(target: Target) -> tuple[str, str, str | None]:
-    return target.provider, target.host.lower(), target.model
+    return tuple(replace(target, settings=settings_for(target)) for target in stored)
 
 
 def identity(target: Target) -> str:
     """Provider, host, deployment or model, and kind; not api-version, trailing slash or credentials."""
     return "\n".join((target.provider, target.host.lower(), target.model or "", target.kind))
+
+
+def mark(target: Target) -> str:
+    """Eight digits that stand for the target where it shall not be named, such as in a batch's metadata."""
+    place = (target.provider, target.host.lower(), target.model or "")
+    return hashlib.sha256("\n".join(place).encode()).hexdigest()[:8]
 
 
 def reuse_key(input_sha256: str, *targets: Target) -> str:

@@ -99,6 +99,10 @@ HEAVY = {
     "uvicorn",
     "rich",
     "pydantic",
+    "pyarrow",
+    "pandas",
+    "polars",
+    "numpy",
     "httpx",
     "httpx2",
 }
@@ -128,6 +132,7 @@ PURE = (
     "running/reconcile",
     "running/waiting",
     "results",
+    "building",
     "money",
     "reuse",
 )

@@ -9,13 +9,16 @@ from typing import Annotated
 import typer
 
 from langbatch_cli import (
+    build,
     demo,
     doctor,
     emulator,
     ending,
+    explain,
     fetch,
     gc,
     options,
+    prices,
     recover,
     status,
     submit,
@@ -34,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for function in (
+    build.build,
     validate.validate,
     submit.submit,
     status.status,
@@ -44,8 +48,10 @@ for function in (
     watch.resume,
     ending.reconcile,
     doctor.doctor,
+    explain.explain,
     ending.purge,
     gc.gc,
+    prices.prices,
     recover.recover,
     emulator.emulator,
     demo.demo,

@@ -47,10 +47,11 @@ def demo(ctx: typer.Context, json: options.Json = False, home: options.Home = No
     with own_environment(), tempfile.TemporaryDirectory(prefix="langbatch-demo-") as folder:
         # The demonstration's jobs are its own, wherever the user's are kept.
         session.home = Path(folder, "home")
-        return _run(session, Path(folder, "capitals.jsonl"))
+        return show(session, Path(folder, "capitals.jsonl"))
 
 
-def _run(session: Session, sample: Path) -> Exit:
+def show(session: Session, sample: Path) -> Exit:
+    """The whole demonstration, with the sample written to `sample`."""
     from langbatch.emulator import EmulatorConfig, running_server
 
     sample.write_text(sample_requests(), encoding="utf-8")

@@ -9,7 +9,7 @@ import typer
 import langbatch
 from langbatch_cli import options
 from langbatch_cli.exits import Exit
-from langbatch_cli.render import job_lines
+from langbatch_cli.job_text import job_lines
 from langbatch_cli.session import Session, UsageError
 
 if TYPE_CHECKING:

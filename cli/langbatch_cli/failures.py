@@ -45,7 +45,13 @@ def report(session: Session, error: Exception, command: str = "") -> Exit:
     if isinstance(error, Detached):
         text = "The job goes on; nothing is lost." if error.jobs_go_on else "Stopped."
         document = error_document("detached", text, error.come_back)
-        lines = [((text, ""),), (("Come back with: ", ""), (error.come_back, "bold"))]
+        head = "Come back with:"
+        lines = [((text, ""),)]
+        if width is None or len(head) + 1 + len(error.come_back) <= width:
+            lines.append(((f"{head} ", ""), (error.come_back, "bold")))
+        else:
+            # A command to copy is not broken where it can be helped.
+            lines += [((head, ""),), ((f"  {error.come_back}", "bold"),)]
         code = Exit.DETACHED
     elif isinstance(error, UsageError):
         document = error_document("usage", error.message, error.hint)
@@ -67,12 +73,41 @@ def report(session: Session, error: Exception, command: str = "") -> Exit:
         path = write_crash_report(error, session.reports, command)
         where = f"A report without prompts or keys is in {path}" if path else "No report could be written"
         document = error_document("unexpected", f"unexpected {kind}", where)
-        lines = [(("Error: ", "bold red"), (f"unexpected {kind}. {where}.", ""))]
+        lines = error_lines(f"unexpected {kind}. {where}.", None, width)
         code = Exit.UNEXPECTED
+    following = next_command(session, error)
+    if following is not None:
+        lines = [*lines, (("Next: ", ""), (following, "bold"))]
     if session.json:
         session.put_document({**session.stored, "error": document}, one_line=True)
     session.say(lines)
     return code
+
+
+def next_command(session: Session, error: Exception) -> str | None:
+    """The command that gets on from here; None where what was said names one already."""
+    hint = getattr(error, "hint", None) or ""
+    message = getattr(error, "message", "")
+    if isinstance(error, Detached) or "langbatch " in f"{hint} {message}":
+        return None
+    job = str(session.stored.get("id", ""))
+    words: tuple[str, ...] | None
+    match error:
+        case langbatch.JobNotFound():
+            words = ("status",)
+        case langbatch.JobNotFinished() if job:
+            words = ("watch", job)
+        case langbatch.SetupError() | langbatch.AccessRefused():
+            words = ("doctor",)
+        case langbatch.Unreachable() | langbatch.FateUnknown() | langbatch.Throttled():
+            words = ("resume", job) if job else ("doctor",)
+        case langbatch.ProviderError() | langbatch.BatchStorageError() | OSError():
+            words = ("doctor",)
+        case langbatch.BatchError() if job:
+            words = ("status", job)
+        case _:
+            words = None
+    return None if words is None else session.command(*words)
 
 
 def write_crash_report(error: BaseException, home: Path | None, command: str) -> Path | None:

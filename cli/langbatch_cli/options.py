@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import langbatch
+from langbatch_cli.render import visible
 from langbatch_cli.session import Session, UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -16,7 +19,35 @@ Home = Annotated[
         "--home", metavar="FOLDER", help="Where jobs are kept. Default: LANGBATCH_HOME.", show_default=False
     ),
 ]
-Job = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a unique prefix of it.")]
+
+
+def _stored_jobs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """For the shell's completion: ids, the newest first, each with what a person knows it by. Whatever goes
+    wrong, nothing may be printed between somebody's keystrokes, and no store may be made."""
+    try:
+        with langbatch.JobManager(ctx.params.get("home")) as manager:
+            if manager.settings.database_url is None and not (manager.home / "langbatch.db").exists():
+                return []
+            found = [job for job in reversed(manager.jobs()) if job.id.startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - see above
+        return []
+    return [(job.id, f"{job.state}: {visible(job.name or job.input, 60)}") for job in found]
+
+
+Job = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="A job's id, or a unique prefix of it.", autocompletion=_stored_jobs),
+]
+SomeJob = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[JOB]", help="A job's id, or a unique prefix; without: all.", autocompletion=_stored_jobs
+    ),
+]
+Jobs = Annotated[
+    list[str],
+    typer.Argument(metavar="JOB…", help="Ids of jobs, or unique prefixes.", autocompletion=_stored_jobs),
+]
 
 InputFile = Annotated[
     str, typer.Argument(metavar="FILE", help="A JSONL file of requests; - is standard input.")
@@ -64,6 +95,19 @@ def session_of(ctx: typer.Context, json: bool, home: Path | None) -> Session:
     session.json = session.json or json
     session.home = home if home is not None else session.home
     return session
+
+
+def amount_of_money(text: str | None, option: str) -> Decimal | None:
+    """The option's value as a decimal; `UsageError` for what is no amount above 0."""
+    if text is None:
+        return None
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal(0)
+    if not amount.is_finite() or amount <= 0:
+        raise UsageError(f"{option} is {text[:40]!r}, not an amount above 0", "25 or 0.50")
+    return amount
 
 
 def one_model(model: str | None, deployment: str | None) -> str | None:

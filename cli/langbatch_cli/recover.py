@@ -8,7 +8,8 @@ import typer
 
 from langbatch_cli import options
 from langbatch_cli.exits import Exit
-from langbatch_cli.render import amount, job_table, visible
+from langbatch_cli.job_text import job_table
+from langbatch_cli.render import amount, visible
 from langbatch_cli.session import UsageError
 
 
@@ -27,11 +28,19 @@ def recover(
         ),
     ] = None,
     provider: options.Provider = "azure",
-    deployment: options.Deployment = None,
+    deployment: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--deployment",
+            help="The Azure deployment given at submit. Repeated: all that were.",
+            show_default=False,
+        ),
+    ] = None,
     model: options.Model = None,
     api_version: options.ApiVersion = None,
     azure_endpoint: options.AzureEndpoint = None,
     base_url: options.BaseUrl = None,
+    profile: options.Profile = None,
     allow_http: options.AllowHttp = False,
     json: options.Json = False,
     home: options.Home = None,
@@ -40,16 +49,19 @@ def recover(
 
     Files and batches of langbatch are recognised by their names and tags. Job folders that are left are
     used; without them the requests are those that had been uploaded. Nothing is paid twice, and it may be
-    repeated. Give --deployment or --model as at submit.
+    repeated. Give --profile, --deployment or --model as at submit: a job with several targets comes back only
+    when all of them are named at once.
     """
     session = options.session_of(ctx, json, home)
     if not from_remote:
         raise UsageError("say where from: --from-remote", "langbatch recover --from-remote")
-    with session.manager() as manager:
+    several = deployment if deployment and len(deployment) > 1 else None
+    with session.manager(profile) as manager:
         done = manager.recover(
             provider,
             store_id=store_id,
-            model=options.one_model(model, deployment),
+            model=options.one_model(model, deployment[0] if deployment and not several else None),
+            deployment=several,
             api_version=api_version,
             azure_endpoint=azure_endpoint,
             base_url=base_url,

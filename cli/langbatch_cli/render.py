@@ -6,13 +6,12 @@ elsewhere (ids, services' messages, file names) has its control characters taken
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from langbatch import Intake, JobStatus, Problem, Result, ShardStatus
+    from langbatch import Intake, Problem, Result
 
 #: Text and style; a style is one of rich's names, or "" for none.
 Piece = tuple[str, str]
@@ -24,15 +23,6 @@ TERMINAL_LIMIT = 50
 #: Longest foreign text in one place, in characters.
 _FOREIGN_LIMIT = 500
 
-_STATE_STYLES = {
-    "running": "cyan",
-    "completed": "green",
-    "failed": "red",
-    "cancelled": "yellow",
-    "paused": "yellow",
-    "needs_operator": "bold red",
-}
-
 
 def plain(text: str, style: str = "") -> Line:
     return ((text, style),)
@@ -40,6 +30,8 @@ def plain(text: str, style: str = "") -> Line:
 
 def visible(text: str, limit: int = _FOREIGN_LIMIT) -> str:
     """`text` on one line, without escapes, overrides of direction or invisible characters, and cut."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return " ".join(text.split())
     kept = "".join(
         c if unicodedata.category(c)[0] not in "CZ" or c == " " else " " for c in text[: limit * 4]
     )
@@ -47,18 +39,56 @@ def visible(text: str, limit: int = _FOREIGN_LIMIT) -> str:
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
 
 
+def cells(text: str) -> int:
+    """Columns that a terminal uses for `text`: East Asian characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def cut(line: Line, width: int) -> Line:
+    """`line` cut to `width` columns, with a sign that it was."""
+    if sum(cells(text) for text, _ in line) <= width:
+        return line
+    pieces: list[Piece] = []
+    room = width - 1
+    for text, style in line:
+        kept = _fitting(text, room)
+        pieces.append((text[:kept] + ("…" if kept < len(text) else ""), style))
+        if kept < len(text):
+            break
+        room -= cells(text)
+    return tuple(pieces)
+
+
 def wrapped(text: str, width: int | None, indent: int = 0, first: int | None = None) -> list[str]:
     """`text` cut at `width`, later lines indented; one line where `width` is None (files, pipes)."""
     lead = " " * (indent if first is None else first)
     if width is None:
         return [lead + text]
-    return textwrap.wrap(
-        text,
-        max(width, indent + 20),
-        initial_indent=lead,
-        subsequent_indent=" " * indent,
-        break_on_hyphens=False,
-    ) or [lead.rstrip()]
+    room = max(width, indent + 20)
+    lines: list[str] = []
+    line, blank = lead, True
+    for word in text.split():
+        if not blank and cells(line) + 1 + cells(word) > room:
+            lines.append(line)
+            line, blank = " " * indent, True
+        line, blank = line + ("" if blank else " ") + word, False
+        while cells(line) > room:
+            kept = _fitting(line, room)
+            lines.append(line[:kept])
+            line = " " * indent + line[kept:]
+    return [*lines, line.rstrip()]
+
+
+def _fitting(text: str, room: int) -> int:
+    """How many characters of `text` fit into so many columns."""
+    kept = min(len(text), room)
+    while cells(text[:kept]) > room:
+        kept -= 1
+    return kept
 
 
 def labelled(label: str, text: str, width: int | None, style: str = "") -> list[Line]:
@@ -75,104 +105,13 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
-def amount(count: int, word: str) -> str:
-    """`1 request`, `2,000 requests`."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+def amount(count: int, word: str, several: str | None = None) -> str:
+    """`1 request`, `2,000 requests`, `2 batches`."""
+    return f"{count:,} {word if count == 1 else several or f'{word}s'}"
 
 
 def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else amount(size, "byte")
-
-
-# ---------------------------------------------------------------- jobs
-
-
-def job_lines(status: JobStatus, width: int | None, limit: int | None = None) -> list[Line]:
-    """One job in full; at most `limit` shards."""
-    lines: list[Line] = [((status.id, "bold"),)]
-    if status.name:
-        lines += labelled("name", visible(status.name), width)
-    lines += labelled("state", state_text(status), width, _STATE_STYLES.get(status.state, ""))
-    text = f"{visible(status.input)}, {amount(status.total, 'request')}"
-    lines += labelled(
-        "input", text + (f", {number(status.rejected)} rejected" if status.rejected else ""), width
-    )
-    lines += labelled("target", visible(status.target), width)
-    lines += labelled("results", outcome_text(status), width)
-    if status.usage.input_tokens is not None or status.usage.output_tokens is not None:
-        used = f"{number(status.usage.input_tokens or 0)} in, {number(status.usage.output_tokens or 0)} out"
-        lines += labelled("tokens", used, width)
-    for quota in status.quotas:
-        if quota.limit_tokens is not None:
-            name = visible(quota.target.rpartition("/")[2])
-            text = (
-                f"{name}: {number(quota.enqueued_tokens)} of {number(quota.limit_tokens)} tokens enqueued, "
-            )
-            text += f"{number(quota.headroom_tokens or 0)} free"
-            lines += labelled("quota", text, width)
-    lines += labelled("created", status.created_at, width)
-    if status.finished_at:
-        lines += labelled("finished", status.finished_at, width)
-    if status.attention:
-        # The commands that settle a shard are in it: never cut.
-        lines += labelled("attention", visible(status.attention, 2000), width, "yellow")
-    shown = status.shards if limit is None else status.shards[:limit]
-    for shard in shown:
-        lines += labelled(f"shard {shard.index}", _shard_text(shard), width)
-    if len(shown) < len(status.shards):
-        lines.append(
-            plain(f"  … and {len(status.shards) - len(shown)} more shards (--json shows all)", "dim")
-        )
-    return lines
-
-
-def _shard_text(shard: ShardStatus) -> str:
-    text = f"{shard.state}, {amount(shard.requests, 'request')} from line {shard.first_line}"
-    if shard.attempt > 1:
-        text += f", attempt {shard.attempt}"
-    if shard.batch_id:
-        counts = shard.batch_counts
-        text += f", {visible(shard.batch_id)} {visible(shard.batch_status or '')}"
-        if counts.total:
-            text += f" {counts.completed + counts.failed}/{counts.total}"
-    return f"{text}: {visible(shard.attention)}" if shard.attention else text
-
-
-def state_text(status: JobStatus) -> str:
-    """The job's own word; while it runs, also how far the service has come."""
-    return f"running ({status.status})" if status.state == "running" else status.state
-
-
-def outcome_text(status: JobStatus) -> str:
-    """`3 succeeded, 1 errored, 2 pending`: what there is, most wanted first."""
-    parts = [(name, status.counts[name]) for name in status.counts.keys()]  # noqa: SIM118 - no mapping
-    return ", ".join(f"{number(count)} {name}" for name, count in parts if count) or "none"
-
-
-def progress_text(status: JobStatus) -> str:
-    """One line for a log: where a job is."""
-    text = f"{status.id} {state_text(status)}: {outcome_text(status)}"
-    return f"{text} ({visible(status.attention)})" if status.attention else text
-
-
-def job_table(statuses: Sequence[JobStatus], width: int | None, limit: int | None = None) -> list[Line]:
-    """Two lines a job, newest last, so that the newest is next to the prompt."""
-    if not statuses:
-        return [plain("No jobs yet. Try: langbatch demo")]
-    shown = statuses if limit is None else statuses[-limit:]
-    lines: list[Line] = []
-    if len(shown) < len(statuses):
-        lines.append(
-            plain(f"{len(statuses) - len(shown)} earlier jobs are not shown (--json shows all)", "dim")
-        )
-    for status in shown:
-        state = (status.state, _STATE_STYLES.get(status.state, ""))
-        lines.append(((status.id, "bold"), ("  ", ""), state))
-        about = visible(status.name) if status.name else visible(status.input)
-        lines += [plain(text) for text in wrapped(f"{about}: {outcome_text(status)}", width, 4, 2)]
-        if status.attention:
-            lines += [plain(t, "yellow") for t in wrapped(visible(status.attention, 2000), width, 4, 2)]
-    return lines
 
 
 # ---------------------------------------------------------------- input
@@ -198,13 +137,14 @@ def problem_lines(
         )
 
 
-def intake_lines(intake: Intake, width: int | None) -> list[Line]:
-    """What a file holds."""
+def intake_lines(intake: Intake, width: int | None, *, tokens: bool = True) -> list[Line]:
+    """What a file holds; `tokens`: with the rough number of them that its bytes tell."""
     lines = labelled("requests", number(intake.total), width)
     if intake.rejected:
         lines += labelled("refused", number(intake.rejected), width, "red")
     lines += labelled("size", megabytes(intake.bytes), width)
-    lines += labelled("tokens", f"about {number(intake.estimated_tokens)} in", width)
+    if tokens:
+        lines += labelled("tokens", f"about {number(intake.estimated_tokens)} in", width)
     return lines + warning_lines(intake, width)
 
 

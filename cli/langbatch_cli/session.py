@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 #: How long `--wait` rides out an outage when a person watches; a run without a terminal never gives up.
 WATCHED_OUTAGE_SECONDS = 600.0
 #: Longer lines are hard to read, however wide the terminal is.
-_WIDEST = 100
+WIDEST = 120
 _UNKNOWN_WIDTH = 80
 
 
-class _Bar(Protocol):
-    """A progress bar that can make room for text."""
+class Display(Protocol):
+    """Something drawn on the terminal that can make room for text."""
 
     def __call__(self, progress: Progress) -> None: ...
 
@@ -61,7 +61,7 @@ class Session:
     stored: Mapping[str, Any] = field(default_factory=dict)
     #: Where a crash report may be written: the home in use, once it is known.
     reports: Path | None = None
-    _bar: _Bar | None = None
+    _bar: Display | None = None
 
     # ------------------------------------------------------------ the library
 
@@ -81,6 +81,17 @@ class Session:
                 raise Detached("the same command", jobs_go_on=False) from None
             finally:
                 self._bar = None
+
+    @contextmanager
+    def showing(self, display: Display) -> Iterator[None]:
+        """`display` in the progress bar's place."""
+        self.clear_bar()
+        before, self._bar = self._bar, display
+        try:
+            yield
+        finally:
+            display.clear()
+            self._bar = before
 
     @contextmanager
     def input_file(self, manager: JobManager, name: str) -> Iterator[Path]:
@@ -115,6 +126,11 @@ class Session:
         return sys.stderr.isatty()
 
     @property
+    def drawable(self) -> bool:
+        """Whether what was written on standard error can be drawn over."""
+        return self.watched and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+    @property
     def width(self) -> int | None:
         """Columns for people's text; None where it goes to a file or a pipe, which is not wrapped."""
         if not self.watched:
@@ -123,7 +139,7 @@ class Session:
             columns = os.get_terminal_size(sys.stderr.fileno()).columns
         except OSError:
             columns = 0
-        return min(columns or _UNKNOWN_WIDTH, _WIDEST)
+        return min(columns or _UNKNOWN_WIDTH, WIDEST)
 
     @property
     def limit(self) -> int | None:

@@ -8,14 +8,13 @@ import typer
 
 from langbatch_cli import exits, options
 from langbatch_cli.exits import Exit
-from langbatch_cli.render import job_lines, job_table
+from langbatch_cli.explain import tell_failures
+from langbatch_cli.job_text import job_lines, job_table
 
 
 def status(
     ctx: typer.Context,
-    job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="A job's id, or a unique prefix of it.")
-    ] = None,
+    job: options.SomeJob = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask only the database, not the service.")
     ] = False,
@@ -36,8 +35,9 @@ def status(
                 session.say(job_table(found, session.width, session.limit))
             return Exit.DONE
         one = manager.status(job, offline=offline)
-    if session.json:
-        session.put_document(one.to_dict())
-    else:
-        session.say(job_lines(one, session.width, session.limit))
+        if session.json:
+            session.put_document(one.to_dict())
+        else:
+            session.say(job_lines(one, session.width, session.limit))
+            tell_failures(session, manager, one)
     return exits.of_status(one)

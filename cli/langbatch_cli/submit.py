@@ -10,12 +10,11 @@ import typer
 import langbatch
 from langbatch_cli import options
 from langbatch_cli.exits import Exit
+from langbatch_cli.job_text import job_lines
+from langbatch_cli.money_text import preview_lines
 from langbatch_cli.render import (
     amount,
     intake_lines,
-    job_lines,
-    labelled,
-    megabytes,
     plain,
     visible,
     warning_lines,
@@ -61,6 +60,24 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be sent. No network; nothing is stored.")
     ] = False,
+    max_cost: Annotated[
+        str | None,
+        typer.Option(
+            "--max-cost",
+            metavar="AMOUNT",
+            help="Send nothing that could make the job cost more, by the list that `langbatch prices` shows.",
+            show_default=False,
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            min=1,
+            help="Send nothing that could make the job use more tokens, input and output together.",
+            show_default=False,
+        ),
+    ] = None,
     wait: options.Wait = False,
     allow_http: options.AllowHttp = False,
     json: options.Json = False,
@@ -68,7 +85,8 @@ def submit(
 ) -> Exit:
     """Make FILE a job and start it. Prints the job's id as soon as it is stored, before anything is sent.
 
-    The same file for the same target is the same job: submitting again changes and costs nothing.
+    The same file for the same target is the same job: submitting again changes nothing but its budget, and
+    costs nothing.
     """
     session = options.session_of(ctx, json, home)
     several = deployment if deployment and len(deployment) > 1 else None
@@ -79,10 +97,8 @@ def submit(
         "split_by_model": split_by_model,
         "gzip": gzip,
         "max_requests_per_shard": max_requests_per_shard,
-    }
-    wishes: dict[str, Any] = {
-        "name": name,
-        "new": new,
+        "max_cost": options.amount_of_money(max_cost, "--max-cost"),
+        "max_tokens": max_tokens,
         "api_version": api_version,
         "azure_endpoint": azure_endpoint,
         "base_url": base_url,
@@ -92,7 +108,8 @@ def submit(
     with session.manager(profile) as manager, session.input_file(manager, file) as source:
         if dry_run:
             return _dry_run(session, manager, source, provider, reading)
-        return _submit(session, manager, source, provider, {**reading, **wishes}, wait=wait)
+        wishes = {**reading, "name": name, "new": new}
+        return _submit(session, manager, source, provider, wishes, wait=wait)
 
 
 def _submit(
@@ -148,21 +165,13 @@ def _submit(
 def _dry_run(
     session: Session, manager: JobManager, source: Path, provider: str, reading: dict[str, Any]
 ) -> Exit:
-    intake, plans = manager.preview(source, provider, **reading)
-    shards = [
-        {"index": index, "first": plan.first, "requests": plan.count, "bytes": plan.bytes}
-        for index, plan in enumerate(plans)
-    ]
+    preview = manager.preview(source, provider, **reading)
     if session.json:
-        session.put_document(
-            {**intake_document(intake), "dry_run": True, "provider": provider, "shards": shards}
-        )
+        document = intake_document(preview.intake)
+        session.put_document({**document, "dry_run": True, "provider": provider, **preview.to_dict()})
         return Exit.DONE
     width = session.width
-    lines = [plain("Nothing was sent or stored. A submit would send:", "bold"), *intake_lines(intake, width)]
-    lines += labelled("batches", str(len(plans)), width)
-    for shard in shards[: session.limit]:
-        text = f"{amount(shard['requests'], 'request')}, {megabytes(shard['bytes'])}"
-        lines += labelled(f"shard {shard['index']}", text, width)
-    session.say(lines)
+    lines = [plain("Nothing was sent or stored. A submit would send:", "bold")]
+    lines += intake_lines(preview.intake, width, tokens=False)
+    session.say(lines + preview_lines(preview, width, session.limit))
     return Exit.DONE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ import langbatch
 from langbatch_cli import options
 from langbatch_cli.exits import Exit
 from langbatch_cli.failures import error_document, problem_documents
+from langbatch_cli.money_text import token_lines
 from langbatch_cli.render import amount, intake_lines, plain, problem_lines
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def validate(
     auto_id: options.AutoId = False,
     split_by_model: options.SplitByModel = False,
     gzip: options.Gzip = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Count tokens, instead of telling them roughly from the bytes.")
+    ] = False,
     json: options.Json = False,
     home: options.Home = None,
 ) -> Exit:
@@ -34,26 +38,32 @@ def validate(
     """
     session = options.session_of(ctx, json, home)
     with session.manager() as manager, session.input_file(manager, file) as source:
+        reading: dict[str, Any] = {
+            "model": options.one_model(model, deployment),
+            "auto_id": auto_id,
+            "split_by_model": split_by_model,
+            "gzip": gzip,
+        }
         try:
-            intake = manager.validate(
-                source,
-                provider,
-                model=options.one_model(model, deployment),
-                auto_id=auto_id,
-                split_by_model=split_by_model,
-                gzip=gzip,
-            )
+            intake = manager.validate(source, provider, **reading)
+            counted = manager.preview(source, provider, **reading) if tokens and not intake.problems else None
         except langbatch.BatchValidationError as error:
             # Told as for submit, and as the document of a valid file is: with the problems at the top, too.
             session.stored = {"valid": False, "problems": problem_documents(error.problems)}
             raise
-    if session.json:
-        session.put_document(intake_document(intake))
+        # Here, while a spooled standard input is still there to be hashed.
+        document = intake_document(intake) if session.json else None
+        if document is not None and counted is not None:
+            document["tokens"] = counted.to_dict()["tokens"]
+    if document is not None:
+        session.put_document(document)
     else:
         width = session.width
         session.say(problem_lines(intake.problems, width, session.limit, source.name))
         verdict = "valid" if not intake.problems else _refused(intake.problems)
-        session.say([plain(f"{source.name}: {verdict}", "bold"), *intake_lines(intake, width)])
+        lines = [plain(f"{source.name}: {verdict}", "bold")]
+        lines += intake_lines(intake, width, tokens=counted is None)
+        session.say(lines if counted is None else lines + token_lines(counted, width))
     return Exit.INPUT_INVALID if intake.problems else Exit.DONE
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from langbatch_cli import exits, failures, options
 from langbatch_cli.exits import Exit
-from langbatch_cli.render import error_lines, job_lines, job_table
+from langbatch_cli.explain import tell_failures
+from langbatch_cli.job_text import job_lines, job_table
+from langbatch_cli.render import error_lines
 from langbatch_cli.session import Detached, Session
-from langbatch_cli.waiting import Observer, wait_and_come_back, wait_for_all
+from langbatch_cli.waiting import wait_and_come_back, wait_for_all
 
 if TYPE_CHECKING:
     from langbatch import JobManager, JobStatus, LangBatchError
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def watch(
     ctx: typer.Context,
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB…", help="Ids of jobs, or unique prefixes.")],
+    jobs: options.Jobs,
     json: options.Json = False,
     home: options.Home = None,
 ) -> Exit:
@@ -35,6 +37,7 @@ def watch(
             status, code = wait_and_come_back(session, manager, ids[0], events=session.json)
             if not session.json:
                 session.say(job_lines(status, session.width, session.limit))
+                tell_failures(session, manager, status)
                 next_command = "retry" if status.state == "failed" else "fetch"
                 session.say(f"Next: {session.command(next_command, status.id)}")
             return code
@@ -51,10 +54,7 @@ def watch(
 
 def resume(
     ctx: typer.Context,
-    job: Annotated[
-        str | None,
-        typer.Argument(metavar="[JOB]", help="A job's id, or a unique prefix of it; without: all."),
-    ] = None,
+    job: options.SomeJob = None,
     wait: options.Wait = False,
     json: options.Json = False,
     home: options.Home = None,
@@ -96,7 +96,7 @@ def _wait(
     session: Session, manager: JobManager, ids: list[str], *, come_back: str, events: bool = False
 ) -> dict[str, LangBatchError]:
     try:
-        return wait_for_all(session, manager, ids, Observer(session, events=events))
+        return wait_for_all(session, manager, ids, events=events)
     except KeyboardInterrupt:
         session.stored = {} if events else {"jobs": [one.to_dict() for one in manager.jobs()]}
         raise Detached(come_back) from None

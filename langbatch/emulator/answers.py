@@ -24,6 +24,9 @@ class AskedBody(msgspec.Struct):
     response_format: Any = None
     text: Any = None
     user: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
 
 
 def asked_text(body: AskedBody) -> str:
@@ -118,6 +121,9 @@ def response_body(
 ) -> tuple[dict[str, Any], int]:
     """A whole body and its output tokens. `kind` is the url without `/v1`, `key` 32 hexadecimal digits."""
     output_tokens = max(1, len(text) // 4)
+    most = _most_output(body, kind)
+    if most is not None:  # no service bills more than was asked for; the text is left whole
+        output_tokens = min(output_tokens, most)
     model = body.model
     if kind == "/embeddings":
         inputs = body.input if isinstance(body.input, list) and body.input else [body.input]
@@ -191,6 +197,13 @@ def response_body(
             choice["content_filter_results"]["violence"] = {"filtered": True, "severity": "high"}
         answer["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": _safe()}]
     return answer, output_tokens
+
+
+def _most_output(body: AskedBody, kind: str) -> int | None:
+    for limit in (body.max_completion_tokens, body.max_output_tokens, body.max_tokens):
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return 16 if kind == "/completions" else None  # the API's default
 
 
 def _vector(key: str) -> list[float]:

@@ -6,12 +6,18 @@ A cost is None where it is not known; a limit on money never lets an unknown cos
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Literal
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Final, Literal
 
-from langbatch.money.estimates import Estimate
-from langbatch.money.prices import Price
+from langbatch.errors import SetupError
 from langbatch.records import Usage
+
+if TYPE_CHECKING:  # the store needs budgets at every start, and none of these
+    from langbatch.money.estimates import Estimate
+    from langbatch.money.prices import Price
+
+#: Amounts of money are stored as whole billionths: sums of them are exact in every database.
+NANOS: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,28 @@ def cost_estimate(estimate: Estimate, price: Price | None) -> CostRange | None:
     )
 
 
+def nanos(amount: Decimal) -> int:
+    """In billionths, rounded up: what is reserved must never be too little."""
+    return int((amount * NANOS).to_integral_value(ROUND_CEILING))
+
+
+def of_nanos(amount: int) -> Decimal:
+    return Decimal(amount) / NANOS
+
+
+def exact_text(amount: Decimal) -> str:
+    """For programs: to the billionth, two decimals at least, never an exponent."""
+    whole, _, rest = f"{amount:.9f}".partition(".")
+    return f"{whole}.{rest.rstrip('0'):0<2}"
+
+
+def short_text(amount: Decimal) -> str:
+    """For people: two decimals; small amounts with two digits that say something."""
+    if amount >= 1 or amount == 0:
+        return f"{amount:.2f}"
+    return f"{amount.quantize(Decimal(1).scaleb(min(amount.adjusted() - 1, -2))):f}"
+
+
 # ---------------------------------------------------------------- budgets
 
 
@@ -70,6 +98,23 @@ class Budget:
     @property
     def limits_anything(self) -> bool:
         return self.max_tokens is not None or self.max_cost is not None
+
+    @classmethod
+    def of(cls, max_cost: Decimal | float | str | None, max_tokens: int | None) -> Budget:
+        """As users give it; `SetupError` for what is no amount above 0."""
+        cost = None
+        if max_cost is not None:
+            try:
+                cost = Decimal(str(max_cost))
+            except InvalidOperation:
+                cost = Decimal(0)
+            if not cost.is_finite() or cost <= 0 or cost >= Decimal(2**63) / NANOS:
+                raise SetupError(
+                    f"max_cost is {str(max_cost)[:40]!r}, not an amount above 0", hint="25 or 0.50"
+                )
+        if max_tokens is not None and (isinstance(max_tokens, bool) or not 0 < max_tokens < 2**63):
+            raise SetupError(f"max_tokens is {max_tokens!r}, not a whole number above 0")
+        return cls(max_tokens, cost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -53,14 +53,25 @@ class PriceList:
 
     models: Mapping[str, Price] = field(default_factory=dict)
     deployments: Mapping[str, str] = field(default_factory=dict)
+    #: Where the user's own file is read from, there or not.
+    own_file: Path | None = field(default=None, compare=False)
+
+    @property
+    def has_own_file(self) -> bool:
+        return self.own_file is not None and self.own_file.exists()
+
+    @property
+    def shipped_file(self) -> Path:
+        return SHIPPED
 
     def over(self, other: PriceList) -> PriceList:
         """This list, and `other` for whatever this one does not name."""
-        return PriceList({**other.models, **self.models}, {**other.deployments, **self.deployments})
+        models = {**other.models, **self.models}
+        return PriceList(models, {**other.deployments, **self.deployments}, self.own_file)
 
     def with_deployments(self, deployments: Mapping[str, str]) -> PriceList:
         """The same prices, and more deployments; those already named stay as they are."""
-        return PriceList(self.models, {**deployments, **self.deployments})
+        return PriceList(self.models, {**deployments, **self.deployments}, self.own_file)
 
     def model_of(self, name: str, *, learnt: Mapping[str, str] | None = None, is_model: bool) -> str | None:
         """The model behind a deployment's or model's name; None where nobody has said.
@@ -98,8 +109,8 @@ def read_prices(home: Path | None = None) -> PriceList:
     shipped = read_price_file(SHIPPED)
     own = home / FILE_NAME if home is not None else None
     if own is None or not own.exists():
-        return shipped
-    return read_price_file(own).over(shipped)
+        return replace(shipped, own_file=own)
+    return replace(read_price_file(own).over(shipped), own_file=own)
 
 
 def read_price_file(path: Path) -> PriceList:

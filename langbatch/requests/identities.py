@@ -15,7 +15,7 @@ from langbatch.records import Problem
 from langbatch.redaction import clean_text
 
 #: Hashes sorted out at once; more are split first, so that the set over them stays small.
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 17
 
 Token = bytes
 

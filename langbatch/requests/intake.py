@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from langbatch.errors import BatchValidationError
 from langbatch.records import EndpointKind, InputWarning, Problem
+from langbatch.requests.lines import Fingerprint
 
 #: Rough: English prose has about four bytes a token, JSON's punctuation and other scripts pull both ways.
 _BYTES_PER_TOKEN = 4
@@ -41,7 +42,9 @@ class ModelRuns:
 class Intake:
     """What one pass found.
 
-    `bytes` and `sha256` are those of the user's file; `request_bytes` counts accepted lines with newlines.
+    `bytes` and `sha256` are those of the user's file, which is hashed when first asked where nothing has
+    copied it (`BatchValidationError` if it is gone or changed by then). `request_bytes` counts accepted
+    lines with newlines.
     `total` counts accepted requests, `rejected` refused lines, `lines` all lines, blank ones included.
     `models` are those the accepted lines name, in order of appearance. `edited_lines` counts lines in which
     the target changes model or url.
@@ -52,7 +55,6 @@ class Intake:
     rejected: int
     lines: int
     bytes: int
-    sha256: str
     models: tuple[str, ...]
     edited_lines: int
     problems: tuple[Problem, ...]
@@ -61,7 +63,12 @@ class Intake:
     max_line_bytes: int
     request_bytes: int
     embedding_inputs: int
+    fingerprint: Fingerprint = field(repr=False, compare=False)
     runs: ModelRuns = field(repr=False, default_factory=ModelRuns)
+
+    @property
+    def sha256(self) -> str:
+        return self.fingerprint.sha256()
 
     @property
     def model(self) -> str | None:

@@ -62,8 +62,8 @@ class _Plan:
 class _Express:
     """Lines that are `start`, a plain id, `middle`, a prompt, and one of the `tails`, byte for byte.
 
-    `tail_start` opens every tail and finds it from the line's end. A line whose tail has a `gap` differs
-    from the one it was laid along in one more value.
+    `tail_start` opens every tail. A line whose tail has a `gap` differs from the one it was laid along in
+    one more value. `tail_bytes` is how long the tail was last, a guess where to look for the next.
     """
 
     shape: BodyShape
@@ -72,17 +72,23 @@ class _Express:
     tail_start: bytes
     tails: dict[bytes, Verdict] = field(default_factory=dict)
     gap: _Gap | None = None
+    tail_bytes: int = 0
 
-    def verdict(self, line: bytes, tail_at: int) -> Verdict | None:
+    def verdict(self, text: bytes, tail_at: int, end: int) -> Verdict | None:
+        """What the line that ends at `end` is, if its tail begins at `tail_at` and its prompt is sound."""
         gap = self.gap
-        if gap is not None and line.startswith(gap.before, tail_at) and line.endswith(gap.behind):
+        if (
+            gap is not None
+            and text.startswith(gap.before, tail_at)
+            and text.endswith(gap.behind, tail_at, end)
+        ):
             # Decoding it proves that the gap holds exactly one value.
-            value = line[tail_at + len(gap.before) : len(line) - len(gap.behind)]
+            value = text[tail_at + len(gap.before) : end - len(gap.behind)]
             if gap.takes_numbers and value.isdigit() and len(value) < 19 and value[0] != 0x30:
                 return gap.verdict
             if value[:1].strip() and _fits(self.shape, gap.name, value):
                 return gap.verdict
-        return self.tails.get(line[tail_at:])
+        return self.tails.get(text[tail_at:end])
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,28 +135,95 @@ class Lane:
 
     def accept(self, line: bytes) -> bytes | None:
         """The line's canonical custom_id token, or None if only `examine` can tell."""
-        express = self._express
-        if express is not None and line.startswith(express.start):
-            id_start = len(express.start)
-            id_end = line.find(b'"', id_start)
-            if line.startswith(express.middle, id_end) and 0 < id_end - id_start <= self._longest_id:
-                tail_at = line.rfind(express.tail_start)
-                verdict = express.verdict(line, tail_at)
-                token = line[id_start - 1 : id_end + 1]
-                if verdict is not None and not token[1:-1].translate(None, _PLAIN):
-                    try:
-                        inputs = express.shape.quick(line[id_end + len(express.middle) : tail_at])
-                    except (*UNREADABLE, Unfit):
-                        inputs = self._most_inputs + 1
-                    if inputs <= self._most_inputs:
-                        self.inputs = inputs
-                        self.last = verdict
-                        self._missed = 0
-                        return token
-                self._missed -= 1
-        return self._accept_framed(line)
+        tokens: list[bytes] = []
+        inputs: list[int] = []
+        text = line + b"\n"
+        self.run(text, 0, len(text), len(line), [], tokens, inputs)
+        if tokens:
+            self.inputs = inputs[0]
+            return tokens[0]
+        return self.accept_framed(line)
 
-    def _accept_framed(self, line: bytes) -> bytes | None:
+    def run(
+        self,
+        text: bytes,
+        at: int,
+        end: int,
+        longest: int,
+        starts: list[int],
+        tokens: list[bytes],
+        inputs: list[int] | None,
+    ) -> int:
+        """Take lines from `at` on by the express, up to the first that it does not fit; where that begins.
+
+        `tokens` get the ids of the lines taken, `starts` the place behind each, `inputs` their inputs. They
+        have one verdict in common, `last`. Lines end at a newline, the last at `end`; none longer than
+        `longest` is taken.
+        """
+        express = self._express
+        if express is None:
+            return at
+        # Looked up once: this loop runs for every line that there is.
+        find, starts_with, view = text.find, text.startswith, memoryview(text)
+        start, middle, tail_start, tails = express.start, express.middle, express.tail_start, express.tails
+        start_bytes, middle_bytes = len(start), len(middle)
+        longest_id, most_inputs = self._longest_id, self._most_inputs
+        decode, count_inputs = express.shape.decode, express.shape.count
+        verdict: Verdict | None = None
+        found: Verdict | None
+        number = 1
+        taken = len(tokens)
+        while at < end:
+            near = False
+            newline = find(b"\n", at)
+            id_at = at + start_bytes
+            id_end = find(b'"', id_at, newline)
+            if (
+                not 0 < id_end - id_at <= longest_id
+                or newline - at > longest
+                or not starts_with(start, at)
+                or not starts_with(middle, id_end)
+            ):
+                break
+            near = True
+            prompt_at = id_end + middle_bytes
+            tail_at = newline - express.tail_bytes
+            if tail_at < prompt_at or not starts_with(tail_start, tail_at):
+                tail_at = text.rfind(tail_start, prompt_at, newline)
+            token = text[id_at - 1 : id_end + 1]
+            if tail_at < 0 or token[1:-1].translate(None, _PLAIN):
+                break
+            if express.gap is None:
+                found = tails.get(text[tail_at:newline])
+            else:
+                found = express.verdict(text, tail_at, newline)
+            if found is None or (found is not verdict and verdict is not None):
+                break
+            verdict = found
+            try:
+                decoded = decode(view[prompt_at:tail_at])
+                if count_inputs is not None:
+                    number = count_inputs(decoded)
+            except (*UNREADABLE, Unfit):
+                break
+            if number > most_inputs:
+                break
+            express.tail_bytes = newline - tail_at
+            tokens.append(token)
+            if inputs is not None:
+                inputs.append(number)
+            at = newline + 1
+            starts.append(at)
+        if verdict is not None and len(tokens) > taken:
+            self.last = verdict
+            self._missed = 0
+        if at < end and near:
+            # Not the express's fault: such a line must not have it laid anew.
+            self._missed -= 1
+        return at
+
+    def accept_framed(self, line: bytes) -> bytes | None:
+        """As `accept`, for a line that `run` has not taken."""
         taken = self._shelf.take(line)
         if taken is None:
             return None

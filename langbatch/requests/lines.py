@@ -12,7 +12,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -45,35 +45,54 @@ def refuse_file(code: str, message: str) -> BatchValidationError:
     return BatchValidationError(message, [Problem(0, 0, None, code, message)])
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Consecutive lines without their newlines.
+def file_changed() -> BatchValidationError:
+    return refuse_file("file_changed", "the file changed while it was read; wait for its writer to finish")
 
-    `parts` are the same bytes as they stand in the file, where every line ends with a newline and nothing
-    was dropped; None otherwise. `oversized_bytes` is the length of one line too long to hold, which comes
-    after `lines`; 0 if there is none.
+
+@dataclass(slots=True)
+class Block:
+    """Consecutive whole lines.
+
+    The first `size` bytes of `text` are lines with their newlines; they begin at `offset` in the file.
+    `unended` tells that the file's last line lacks its newline, which was added here. `oversized_bytes` is
+    the length of a line too long to hold, all that such a block is about; else 0.
     """
 
-    first_line: int
     offset: int
-    lines: list[bytes]
-    parts: tuple[bytes | memoryview, ...] | None
+    text: bytes
+    size: int
+    unended: bool = False
     oversized_bytes: int = 0
-    #: Where each line begins, filled in by whoever needs it.
-    starts: list[int] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        """Where the file goes on."""
+        return self.offset + (self.oversized_bytes + 1 if self.oversized_bytes else self.size - self.unended)
+
+    def lines(self) -> list[bytes]:
+        """The lines without their newlines."""
+        lines = self.text[: self.size].split(b"\n")
+        lines.pop()
+        return lines
 
 
 class _Plain:
-    """The file's bytes as they are."""
+    """The file's bytes as they are, from `start` to `end`."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, start: int, end: int | None) -> None:
         self._descriptor = descriptor
-        self._at = 0
+        self._at = start
+        self._end = end
 
     def read(self) -> bytes:
-        block = os.read(self._descriptor, BLOCK_BYTES)
+        size = BLOCK_BYTES if self._end is None else min(BLOCK_BYTES, self._end - self._at)
+        block = os.pread(self._descriptor, size, self._at)
         self._at += len(block)
         return block
+
+    def give_back(self, block: bytes, kept: int) -> None:
+        """All but the first `kept` bytes of what was read last are to be read once more."""
+        self._at -= len(block) - kept
 
     def newline_within(self, limit: int) -> bool:
         """Whether a newline, or the end, comes within the next `limit` bytes. Reads ahead, keeps nothing."""
@@ -98,6 +117,7 @@ class _Gunzip:
         self._waiting = b""
         self._at = 0
         self._out = 0
+        self._given_back = b""
 
     def read(self) -> bytes:
         block = self._unpack()
@@ -111,7 +131,12 @@ class _Gunzip:
                 "unpacked_too_large",
                 f"the gzip file unpacks to over {self._max_ratio} times its size; unpack it by hand",
             )
+        block, self._given_back = self._given_back + block, b""
         return block
+
+    def give_back(self, block: bytes, kept: int) -> None:
+        """As `_Plain.give_back`."""
+        self._given_back = block[kept:]
 
     def newline_within(self, limit: int) -> bool:
         """As `_Plain.newline_within`, on a copy of the unpacking state."""
@@ -158,8 +183,9 @@ class InputFile:
     """One opened input. Use `open_input`. May be read several times; the file must stay as it is."""
 
     def __init__(
-        self, descriptor: int, *, gzip: bool, max_unpacked_bytes: int, max_unpacked_ratio: int
+        self, path: Path, descriptor: int, *, gzip: bool, max_unpacked_bytes: int, max_unpacked_ratio: int
     ) -> None:
+        self.path = path
         self._descriptor = descriptor
         self._opened_as = _identity(os.fstat(descriptor))
         self._caps = (max_unpacked_bytes, max_unpacked_ratio)
@@ -171,50 +197,63 @@ class InputFile:
         for magic, name in _OTHER_ARCHIVES.items():
             if start.startswith(magic):
                 raise refuse_file("compressed_file", f"the file is {name}; unpack it first")
-        self._digest = hashlib.sha256()
-        self._undigested: tuple[bytes | memoryview, ...] = ()
-        self._before_passed_by: _Hash | None = None
         self.had_bom = False
 
-    def digest_before_block(self) -> _Hash:
-        """The hash of all text before the block that `blocks` gave last; for packed files, of none."""
-        return (self._before_passed_by or self._digest).copy()
+    @property
+    def identity(self) -> tuple[int, ...]:
+        """What tells this file, as it was when it was opened, from any other."""
+        return self._opened_as
 
-    def sha256(self) -> str:
-        """Of the user's file as it is on disk. Call after `blocks` has ended."""
-        return self.digest().hexdigest()
-
-    def digest(self) -> _Hash:
-        """As `sha256`, as a hash object."""
-        if not self.packed:
-            self._catch_up(())
-            return self._digest
-        digest = hashlib.sha256()
-        at = 0
-        while block := os.pread(self._descriptor, BLOCK_BYTES, at):
+    def digest(self, start: int = 0, end: int | None = None, into: _Hash | None = None) -> _Hash:
+        """The SHA-256 of the file's bytes as they are on disk, or of a part of them behind `into`."""
+        digest = into or hashlib.sha256()
+        end = self.size_bytes if end is None else end
+        while start < end and (block := os.pread(self._descriptor, min(BLOCK_BYTES, end - start), start)):
             digest.update(block)
-            at += len(block)
+            start += len(block)
         return digest
+
+    def text(self, offset: int, size: int) -> bytes:
+        """Bytes of the file. Fewer where it has become shorter, which `check_unchanged` then tells."""
+        parts = []
+        while size > 0 and (part := os.pread(self._descriptor, size, offset)):
+            parts.append(part)
+            offset += len(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def line_start(self, offset: int) -> int:
+        """Where the first line begins that does not begin before `offset`; the file's end if none does."""
+        at = max(offset - 1, 0)
+        while block := os.pread(self._descriptor, BLOCK_BYTES, at):
+            found = block.find(b"\n")
+            if found >= 0:
+                return at + found + 1
+            at += len(block)
+        return self.size_bytes
 
     def check_unchanged(self) -> None:
         """Refuse a file that somebody wrote to while it was read: what was validated is not what is there."""
         if _identity(os.fstat(self._descriptor)) != self._opened_as:
-            raise refuse_file(
-                "file_changed", "the file changed while it was read; wait for its writer to finish"
-            )
+            raise file_changed()
 
-    def blocks(self, max_line_bytes: int) -> Iterator[Block]:
-        """Every line of the file, from the start. Lines above `max_line_bytes` are passed by unheld."""
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        self._digest = hashlib.sha256()
-        self._undigested = ()
-        self.had_bom = False
-        source = _Gunzip(self._descriptor, *self._caps) if self.packed else _Plain(self._descriptor)
+    def blocks(self, max_line_bytes: int, start: int = 0, end: int | None = None) -> Iterator[Block]:
+        """Every line, or those from `start` to `end`, two places where lines begin.
+
+        Lines above `max_line_bytes` are passed by unheld. Packed files have no such places.
+        """
+        source: _Plain | _Gunzip = _Plain(self._descriptor, start, end)
+        if self.packed:
+            source = _Gunzip(self._descriptor, *self._caps)
         rest: list[bytes] = []
-        rest_bytes = offset = 0
-        line = 1
+        rest_bytes = 0
+        offset = start
         fits = False
         while block := source.read():
+            if offset == 0 and not rest and block.startswith(BOM):
+                block = block[len(BOM) :]
+                offset = len(BOM)
+                self.had_bom = True
             cut = block.rfind(b"\n") + 1
             if not cut:
                 rest.append(block)
@@ -224,65 +263,58 @@ class InputFile:
                 fits = source.newline_within(max_line_bytes + 1 - rest_bytes)
                 if fits:
                     continue
-                size, block = self._pass_by(source, rest)
-                yield Block(line, offset, [], None, oversized_bytes=size)
-                self._before_passed_by = None
-                offset += size + 1
-                line += 1
+                long = Block(offset, b"", 0, oversized_bytes=self._pass_by(source, rest_bytes))
+                yield long
+                offset = long.end
                 rest, rest_bytes = [], 0
-                cut = block.rfind(b"\n") + 1
-                if not cut:
-                    rest, rest_bytes = [block], len(block)
-                    continue
+                continue
             fits = False
-            head = b"".join(rest)
-            lines = block.split(b"\n")
-            rest = [lines.pop()]
-            rest_bytes = len(rest[0])
-            lines[0] = head + lines[0]
-            parts: tuple[bytes | memoryview, ...] | None
-            parts = raw = (head, memoryview(block)[:cut])
-            self._catch_up(raw)
-            mark = 0
-            if offset == 0 and lines[0].startswith(BOM):
-                mark = len(BOM)
-                lines[0] = lines[0][mark:]
-                self.had_bom = True
-                parts = None
-            yield Block(line, offset + mark, lines, parts)
-            offset += len(head) + cut
-            line += len(lines)
-        last = b"".join(rest)
-        if last:
-            self._catch_up((last,))
-            if offset == 0 and last.startswith(BOM):
-                last = last[len(BOM) :]
-                offset = len(BOM)
-                self.had_bom = True
-            yield Block(line, offset, [last], None)
+            if rest:
+                # The end of a line longer than a block; what follows is read again.
+                cut = block.find(b"\n") + 1
+            source.give_back(block, cut)
+            if rest:
+                block = b"".join([*rest, block[:cut]])
+                cut = len(block)
+                rest, rest_bytes = [], 0
+            yield Block(offset, block, cut)
+            offset += cut
+        if rest:
+            last = b"".join(rest) + b"\n"
+            yield Block(offset, last, len(last), unended=True)
 
-    def _pass_by(self, source: _Plain | _Gunzip, held: list[bytes]) -> tuple[int, bytes]:
-        """Read to the next newline. The passed line's length, and what was read behind it."""
-        self._catch_up(())
-        self._before_passed_by = self._digest.copy()
-        self._catch_up(tuple(held))
-        size = sum(map(len, held))
+    @staticmethod
+    def _pass_by(source: _Plain | _Gunzip, held_bytes: int) -> int:
+        """Read to the next newline; the passed line's length."""
+        size = held_bytes
         while block := source.read():
             end = block.find(b"\n")
             if end >= 0:
-                self._catch_up((block[: end + 1],))
-                return size + end, block[end + 1 :]
-            self._catch_up((block,))
+                source.give_back(block, end + 1)
+                return size + end
             size += len(block)
-        return size, b""
+        return size
 
-    def _catch_up(self, then: tuple[bytes | memoryview, ...]) -> None:
-        """Hash what the last block gave, and remember `then` for the next time."""
-        if self.packed:
-            return
-        for part in self._undigested:
-            self._digest.update(part)
-        self._undigested = then
+
+class Fingerprint:
+    """The SHA-256 of an input file as it is on disk: known from a pass that copied it, or hashed when it is
+    first asked for."""
+
+    def __init__(self, path: Path, identity: tuple[int, ...]) -> None:
+        self._path = path
+        self._identity = identity
+        self.known: str | None = None
+
+    def sha256(self) -> str:
+        """`BatchValidationError` where the file is no longer the one that was read."""
+        if self.known is None:
+            with open_input(self._path, gzip=True) as file:
+                if file.identity != self._identity:
+                    raise file_changed()
+                digest = file.digest().hexdigest()
+                file.check_unchanged()
+            self.known = digest
+        return self.known
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -308,6 +340,7 @@ def open_input(
                 "not_a_file", f"{path.name!r} is {_kind(mode)}, not a file; use - to read standard input"
             )
         yield InputFile(
+            path,
             descriptor,
             gzip=gzip,
             max_unpacked_bytes=max_unpacked_bytes,

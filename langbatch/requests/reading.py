@@ -1,33 +1,26 @@
-"""One pass over an input: accepts, refuses, counts, and feeds the snapshot."""
+"""One pass over an input: adds up what its blocks come to, and feeds the snapshot."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from array import array
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from langbatch.records import ENDPOINT_PATHS, InputWarning, OnProgress, Problem, Progress
+from langbatch.records import InputWarning, OnProgress, Problem, Progress
 from langbatch.redaction import clean_text
-from langbatch.requests.edits import edit_line, with_custom_id, with_id_in_front
-from langbatch.requests.examine import (
-    LINE_SPACE,
-    Agreement,
-    Examined,
-    Fault,
-    Rules,
-    canonical,
-    examine,
-    too_large,
-)
+from langbatch.requests.examine import Agreement, Rules
 from langbatch.requests.identities import Identities, Suspects
 from langbatch.requests.intake import Intake, ModelRuns, estimate_tokens
-from langbatch.requests.lane import Lane, Verdict
-from langbatch.requests.lines import Block, InputFile, refuse_file
-from langbatch.requests.suspicion import Suspicion
+from langbatch.requests.judging import Judge, Judged, Refusal
+from langbatch.requests.lane import Verdict
+from langbatch.requests.lines import BOM, Fingerprint, InputFile, refuse_file
+from langbatch.requests.ranges import judge_ranges
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from langbatch.shards.snapshot import SnapshotWriter
 
 
@@ -47,222 +40,110 @@ class Reading:
         self._rules = rules
         self._into = into
         self._on_progress = on_progress
-        self._id_prefix = id_prefix
-        self._duplicates = duplicates or {}
-        self._agreed = Agreement(rules.kind)
-        self._lane = Lane(rules, self._agreed)
-        self._suspicion = Suspicion()
+        self._judge = Judge(rules, Agreement(rules.kind), id_prefix, duplicates)
+        #: An input whose lines cannot be judged without knowing their numbers is read in one go.
+        self._counted = bool(id_prefix or duplicates)
+        #: Of all text so far, while the snapshot repeats it.
+        self._digest = None if into is None or file.packed else hashlib.sha256()
         self.identities = Identities()
         self.problems: list[Problem] = []
         self._rejected = 0
         self._lines = self._total = self._bytes = self._inputs = self._edited = self._longest = 0
         self._blank = self._first_blank = 0
+        self._suspicious = self._first_suspicious = 0
         self._unknown = self._first_unknown = 0
         self._unknown_names: dict[str, None] = {}
         self._models: dict[str, int] = {}
         self._runs = ModelRuns()
-        # The most that the target's edits can add to a line.
-        self._growth = len("/v1") + (len(canonical(rules.model)) + len('"model": , ') if rules.model else 0)
 
-    # ------------------------------------------------------------ the pass
-
-    def run(self) -> None:
-        for block in self._file.blocks(self._rules.max_line_bytes):
-            if block.oversized_bytes:
-                self._lines += 1
-                if self._into is not None:
-                    self._into.follow(self._file.digest_before_block())
-                self._refuse(
-                    block.first_line, block.offset, None, [self._too_large(block.oversized_bytes)], None
-                )
-            else:
-                self._take(block)
-            if self._on_progress is not None:
-                total = None if self._file.packed else self._file.size_bytes
-                done = block.offset + sum(map(len, block.lines)) + len(block.lines)
-                self._on_progress(Progress("validate", min(done, total or done), total, "bytes"))
+    def run(self, executor: Executor | None = None, range_bytes: int = 0) -> None:
+        """Read it all; with an executor in ranges of about `range_bytes`, as soon as it is known what the
+        lines must have in common."""
+        if executor is None or self._file.packed or self._counted:
+            self._read(0, None)
+        else:
+            at, size, agreed = 0, self._file.size_bytes, self._judge.agreed
+            while at < size and not (agreed.kind and agreed.url and agreed.model):
+                end = self._file.line_start(min(at + max(range_bytes, 1), size))
+                self._read(at, end)
+                at = end
+            for found in judge_ranges(executor, self._file, self._rules, agreed, at, range_bytes):
+                text = None
+                if self._into is not None and not found.oversized:
+                    text = self._file.text(found.offset, found.end - found.offset)
+                self._take(found, text)
         if self._lines == self._blank:
             raise refuse_file("empty_file", "the file holds no requests; write one JSON object per line")
 
-    def _take(self, block: Block) -> None:
-        self._lines += len(block.lines)
-        lines, verbatim = self._prepared(block)
-        self._longest = max(self._longest, max(map(len, lines), default=0) + 1)
-        by_hand = self._by_hand(block, lines)
-        accept, lane = self._lane.accept, self._lane
-        counts_inputs = self._agreed.kind in (None, "embeddings")
-        tokens: list[bytes] = []
-        inputs: list[int] = []
-        changes: dict[int, bytes | None] = {}
-        run: Verdict | None = None
-        run_from = run_line = 0
-        for index, line in enumerate(lines):
-            token = accept(line) if index not in by_hand else None
-            if token is None:
-                token = self._examine(block, index, line, changes)
-                if token is None:
-                    continue
-            tokens.append(token)
-            if lane.last is not run:
-                self._tally(run, run_line, len(tokens) - 1 - run_from)
-                run, run_from, run_line = lane.last, len(tokens) - 1, block.first_line + index
-            if counts_inputs:
-                inputs.append(lane.inputs)
-        self._tally(run, run_line, len(tokens) - run_from)
-        self.identities.add(tokens)
-        self._total += len(tokens)
-        self._keep(block, lines, verbatim and not changes, changes, tokens, inputs)
+    def _read(self, start: int, end: int | None) -> None:
+        for block in self._file.blocks(self._rules.max_line_bytes, start, end):
+            self._take(self._judge.judge(block, self._lines + 1), block.text)
 
-    def _prepared(self, block: Block) -> tuple[list[bytes], bool]:
-        """The block's lines without CR and with made-up ids; whether they are still the file's own."""
-        lines = block.lines
-        verbatim = block.parts is not None
-        text: bytes | None = None
-        if block.parts is not None:
-            view = block.parts[1]
-            text = view.obj if isinstance(view, memoryview) and isinstance(view.obj, bytes) else None
-        self._suspicion.look(lines, text, block.first_line)
-        if text is None or b"\r" in text or b"\r" in lines[0]:
-            stripped = [line.strip(LINE_SPACE) for line in lines]
-            verbatim = verbatim and stripped == lines
-            lines = stripped
-        if self._id_prefix:
-            named = [self._named(number, line) for number, line in enumerate(lines, block.first_line)]
-            verbatim = verbatim and named == lines
-            lines = named
-        return lines, verbatim
+    # ------------------------------------------------------------ one block
 
-    def _named(self, number: int, line: bytes) -> bytes:
-        """A line that surely has no custom_id gets one here, and can then take the lane."""
-        if b'"custom_id"' in line or b'"body"' not in line or line[:1] != b"{":
-            return line
-        return with_id_in_front(line, canonical(f"{self._id_prefix}{number}"))
+    def _take(self, found: Judged, text: bytes | None) -> None:
+        first_line = self._lines + 1
+        self._lines += found.count
+        self._longest = max(self._longest, found.longest)
+        self._count(found, first_line)
+        for refusal in found.refusals:
+            self._refuse(refusal, first_line)
+        self.identities.add(found.tokens)
+        if found.refused_tokens and not self._rules.skip_invalid:
+            self.identities.add(found.refused_tokens)
+        self._total += len(found.tokens)
+        self._bytes += sum(found.lengths)
+        self._inputs += len(found.tokens) if found.inputs is None else sum(found.inputs)
+        self._keep(found, text, first_line)
+        if self._on_progress is not None:
+            total = None if self._file.packed else self._file.size_bytes
+            done = min(found.end, total or found.end)
+            self._on_progress(Progress("validate", done, total, "bytes"))
 
-    def _by_hand(self, block: Block, lines: list[bytes]) -> frozenset[int]:
-        """Lines the lane must not take: perhaps too large after edits, or known to repeat an id."""
-        limit = self._rules.max_line_bytes - self._growth - 1
-        chosen = (
-            {index for index, line in enumerate(lines) if len(line) > limit}
-            if self._longest > limit
-            else set()
-        )
-        if self._duplicates:
-            chosen |= {index for index in range(len(lines)) if block.first_line + index in self._duplicates}
-        return frozenset(chosen)
-
-    def _keep(
-        self,
-        block: Block,
-        lines: list[bytes],
-        verbatim: bool,
-        changes: Mapping[int, bytes | None],
-        tokens: list[bytes],
-        inputs: list[int],
-    ) -> None:
-        numbers = range(block.first_line, block.first_line + len(lines))
-        if changes:
-            kept = [
-                (number, line)
-                for index, number in enumerate(numbers)
-                if (line := changes.get(index, lines[index])) is not None
-            ]
-            lines = [line for _, line in kept]
-            line_numbers = array("I", [number for number, _ in kept])
-        else:
-            line_numbers = array("I", numbers)
-        self._bytes += sum(map(len, lines)) + len(lines)
-        counted = array("I", inputs) if self._agreed.kind == "embeddings" else None
-        self._inputs += sum(inputs) if counted is not None else len(tokens)
+    def _keep(self, found: Judged, text: bytes | None, first_line: int) -> None:
         into = self._into
-        if into is None or (self.problems and not self._rules.skip_invalid):
+        if into is None:
             return
-        if not verbatim or self._file.packed:
-            into.follow(self._file.digest_before_block())
-        parts = block.parts if verbatim and block.parts is not None else (b"\n".join(lines) + b"\n",)
-        into.add(parts, array("I", [len(line) + 1 for line in lines]), line_numbers, tokens, counted)
+        if not self.problems or self._rules.skip_invalid:
+            if not found.verbatim or self._file.packed or (found.offset == len(BOM) and self._file.had_bom):
+                into.follow(hashlib.sha256() if self._digest is None else self._digest.copy())
+            part: bytes | memoryview
+            if found.verbatim and text is not None:
+                part = memoryview(text)[: found.end - found.offset]
+            else:
+                part = b"\n".join(found.kept(text)) + b"\n"
+            numbers = array("I", [first_line + index for index in found.kept_indexes()])
+            into.add((part,), found.lengths, numbers, found.tokens, found.inputs)
+        if self._digest is not None:
+            # After the snapshot took it: a snapshot that leaves the text follows the digest of before.
+            if found.offset == len(BOM) and self._file.had_bom:
+                self._digest.update(BOM)
+            if text is None or found.oversized:
+                self._file.digest(found.offset, found.end, self._digest)
+            else:
+                self._digest.update(memoryview(text)[: found.end - found.offset])
 
-    # ------------------------------------------------------------ single lines
-
-    def _examine(
-        self, block: Block, index: int, line: bytes, changes: dict[int, bytes | None]
-    ) -> bytes | None:
-        """The exact way: accept, or record every fault. `changes` learns of lines not kept as they are."""
-        trimmed = line.strip(LINE_SPACE)
-        number = block.first_line + index
-        if not trimmed:
-            self._blank += 1
-            self._first_blank = self._first_blank or number
-            changes[index] = None
-            return None
-        if len(trimmed) != len(line):
-            changes[index] = trimmed
-            if number not in self._duplicates and (token := self._lane.accept(trimmed)) is not None:
-                return token
-        offset = _offset(block, index)
-        if number in self._duplicates:
-            known = self._duplicates[number]
-            changes[index] = None
-            self._refuse(number, offset, known.custom_id, [Fault(known.code, known.message)], trimmed)
-            return None
-        if len(trimmed) + 1 > self._rules.max_line_bytes:
-            changes[index] = None
-            self._refuse(number, offset, None, [self._too_large(len(trimmed))], trimmed)
-            return None
-        seen = examine(trimmed, self._rules, self._agreed)
-        if self._id_prefix and seen.scanned is not None and seen.token is None:
-            token = canonical(f"{self._id_prefix}{number}")
-            seen = examine(with_custom_id(trimmed, token), self._rules, self._agreed)
-        if not seen.faults:
-            self._check_sent_size(seen)
-        if seen.line is not line:
-            changes[index] = seen.line
-        if seen.faults:
-            changes[index] = None
-            shown = None if seen.custom_id is None else clean_text(seen.custom_id)
-            self._refuse(number, offset, shown, seen.faults, trimmed)
-            if seen.token is not None and not self._rules.skip_invalid:
-                # The line will be mended, not left out: its id is taken.
-                self.identities.add([seen.token])
-            return None
-        self._agree(seen)
-        assert seen.token is not None
-        return seen.token
-
-    def _agree(self, seen: Examined) -> None:
-        """Accept: the first line that comes here sets what later ones must have."""
-        agreed = self._agreed
-        agreed.kind = agreed.kind or seen.kind
-        agreed.url = agreed.url or seen.url
-        agreed.model = agreed.model or seen.model
-        self._lane.learn(seen)
-        self._lane.last = Verdict(seen.edited, seen.model, seen.unknown_keys)
-        self._lane.inputs = seen.inputs
-
-    def _check_sent_size(self, seen: Examined) -> None:
-        if len(seen.line) + self._growth < self._rules.max_line_bytes:
-            return
-        kind = seen.kind or self._agreed.kind
-        url = None if self._rules.keeps_url or kind is None else "/v1" + ENDPOINT_PATHS[kind]
-        size = len(edit_line(seen.line, self._rules.model, url))
-        if size + 1 > self._rules.max_line_bytes:
-            seen.faults.append(self._too_large(size))
-
-    def _too_large(self, size: int) -> Fault:
-        return too_large(size, self._rules.max_line_bytes)
-
-    def _refuse(
-        self, line: int, offset: int, custom_id: str | None, faults: list[Fault], text: bytes | None
-    ) -> None:
+    def _refuse(self, refusal: Refusal, first_line: int) -> None:
         self._rejected += 1
-        self.problems += [Problem(line, offset, custom_id, fault.code, fault.message) for fault in faults]
+        line = first_line + refusal.index
+        for fault in refusal.faults:
+            self.problems.append(Problem(line, refusal.offset, refusal.custom_id, fault.code, fault.message))
         if self._into is not None and self._rules.skip_invalid:
-            self._into.reject(_reject_record(line, offset, custom_id, faults, text))
+            self._into.reject(_reject_record(refusal, line))
 
     # ------------------------------------------------------------ sums
 
-    def _tally(self, verdict: Verdict | None, first_line: int, count: int) -> None:
-        if verdict is None or count == 0:
-            return
+    def _count(self, found: Judged, first_line: int) -> None:
+        for verdict, index, count in found.runs:
+            self._tally(verdict, first_line + index, count)
+        if found.blank:
+            self._blank += len(found.blank)
+            self._first_blank = self._first_blank or first_line + found.blank[0]
+        if found.suspicious:
+            self._suspicious += len(found.suspicious)
+            self._first_suspicious = self._first_suspicious or first_line + found.suspicious[0]
+
+    def _tally(self, verdict: Verdict, first_line: int, count: int) -> None:
         if verdict.edited:
             self._edited += count
         if verdict.model is not None:
@@ -284,14 +165,21 @@ class Reading:
         self._total -= fresh
         self.problems = sorted(self.problems + found, key=lambda problem: problem.line)
 
-    def intake(self, suspects: Suspects | None) -> Intake:
+    def finish_snapshot(self) -> None:
+        """Put the snapshot on disk."""
+        if self._into is not None:
+            self._into.close(self._digest)
+
+    def intake(self, suspects: Suspects | None, fingerprint: Fingerprint) -> Intake:
+        """`fingerprint` learns the file's hash here, if it was taken."""
+        if self._digest is not None:
+            fingerprint.known = self._digest.hexdigest()
         return Intake(
-            kind=self._agreed.kind,
+            kind=self._judge.agreed.kind,
             total=self._total,
             rejected=self._rejected,
             lines=self._lines,
             bytes=self._file.size_bytes,
-            sha256=self._file.sha256(),
             models=tuple(self._models),
             edited_lines=self._edited,
             problems=tuple(self.problems),
@@ -300,6 +188,7 @@ class Reading:
             max_line_bytes=self._longest,
             request_bytes=self._bytes,
             embedding_inputs=self._inputs,
+            fingerprint=fingerprint,
             runs=self._runs,
         )
 
@@ -312,33 +201,24 @@ class Reading:
             names = ", ".join(f"'{name}'" for name in self._unknown_names)
             message = f"lines with keys that langbatch does not know are sent as they are: {names}"
             yield InputWarning("unknown_keys", self._unknown, self._first_unknown, message)
-        if self._suspicion.count:
+        if self._suspicious:
             message = "lines hold text that looks like a key or a SAS token; it would be sent to the service"
-            yield InputWarning("possible_secret", self._suspicion.count, self._suspicion.first_line, message)
+            yield InputWarning("possible_secret", self._suspicious, self._first_suspicious, message)
         if suspects is not None and suspects.similar:
             message = "custom_ids differ only in case or Unicode form; they are kept apart"
             yield InputWarning("similar_custom_ids", suspects.similar, suspects.first_similar_line, message)
 
 
-def _offset(block: Block, index: int) -> int:
-    """Where a line of the block begins. Sums are kept: a block of bad lines is not summed for each."""
-    if not block.starts:
-        block.starts.extend(accumulate((len(line) + 1 for line in block.lines), initial=block.offset))
-    return block.starts[index]
-
-
-def _reject_record(
-    line: int, offset: int, custom_id: str | None, faults: list[Fault], text: bytes | None
-) -> dict[str, Any]:
+def _reject_record(refusal: Refusal, line: int) -> dict[str, Any]:
     record: dict[str, Any] = {
         "line": line,
-        "byte_offset": offset,
-        "custom_id": custom_id,
-        "problems": [{"code": fault.code, "message": fault.message} for fault in faults],
+        "byte_offset": refusal.offset,
+        "custom_id": refusal.custom_id,
+        "problems": [{"code": fault.code, "message": fault.message} for fault in refusal.faults],
     }
-    if text is not None:
+    if refusal.text is not None:
         try:
-            record["text"] = text.decode()
+            record["text"] = refusal.text.decode()
         except UnicodeDecodeError:
-            record["base64"] = base64.b64encode(text).decode()
+            record["base64"] = base64.b64encode(refusal.text).decode()
     return record

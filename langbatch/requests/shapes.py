@@ -203,16 +203,22 @@ _SAMPLING: Mapping[str, tuple[str, ...]] = {
 class BodyShape:
     """One kind's fields. `main` carries the prompt; `instead` may stand in its place.
 
-    `quick` decodes `main` in one go and raises unless that alone proves the value sound and well shaped;
-    it returns how many inputs the call has.
+    `decode` decodes `main` in one go and raises unless that, with `count` where there is one, proves the
+    value sound and well shaped. `count` says how many inputs the call has.
     """
 
     kind: EndpointKind
     main: str
     fields: Mapping[str, tuple[str, ...]]
-    quick: Callable[[Any], int]
+    decode: Callable[[Any], Any]
     deeper: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
     instead: tuple[str, ...] = ()
+    count: Callable[[Any], int] | None = None
+
+    def quick(self, value: Any) -> int:
+        """Decode `main`; how many inputs the call has. Raises where that proves too little."""
+        decoded = self.decode(value)
+        return 1 if self.count is None else self.count(decoded)
 
     def fault(self, key: str, value: bytes) -> str | None:
         """What is wrong with a sound JSON value as the body's `key`; None if nothing is."""
@@ -264,20 +270,6 @@ _JSON_NAMES: Mapping[str, str] = {"str": "string", "int": "integer", "float": "n
 _PYTHON_TYPES = re.compile(r"\b(str|int|float|bool)\b")
 
 
-def _quick_chat(value: Any) -> int:
-    _decode_plain(value)
-    return 1
-
-
-def _quick_responses(value: Any) -> int:
-    _decode_plain_input(value)
-    return 1
-
-
-def _quick_texts(value: Any) -> int:
-    return _count_texts(_decode_texts(value))
-
-
 SHAPES: Mapping[EndpointKind, BodyShape] = {
     "chat_completions": BodyShape(
         kind="chat_completions",
@@ -302,7 +294,7 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
             "verbosity": _STRING,
             "web_search_options": _OBJECT,
         },
-        quick=_quick_chat,
+        decode=_decode_plain,
         deeper={
             "messages": _messages,
             "tools": _chat_tools,
@@ -323,7 +315,8 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
             "encoding_format": _STRING,
             "input_type": _STRING,
         },
-        quick=_quick_texts,
+        decode=_decode_texts,
+        count=_count_texts,
         deeper={"input": _input_texts},
     ),
     "responses": BodyShape(
@@ -346,7 +339,7 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
             "tools": _ARRAY,
             "truncation": _STRING,
         },
-        quick=_quick_responses,
+        decode=_decode_plain_input,
         deeper={"input": _read_items, "tools": _decoded(list[_Tool] | None)},
         # A stored prompt or an earlier turn can be all there is.
         instead=("prompt", "previous_response_id", "conversation"),
@@ -363,7 +356,8 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
             "logprobs": _NUMBER,
             "suffix": _STRING,
         },
-        quick=_quick_texts,
+        decode=_decode_texts,
+        count=_count_texts,
         deeper={"prompt": _texts, "stop": _decoded(str | list[str] | None)},
     ),
 }

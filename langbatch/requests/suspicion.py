@@ -3,44 +3,74 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
+
+from langbatch.requests.lines import Block
 
 #: Looked for everywhere: what OpenAI's keys, SAS tokens and connection strings cannot be without. Each costs
-#: a search over the whole input, so the list is short; `=` is rare in prose and searched at memory speed.
+#: a search over the whole input, so the list is short.
 _KEY_START = b"sk-"
 _ASSIGNMENT = b"="
-#: Looked for only in the beginning of an input: Azure's 84-character keys, and headers and settings.
+#: Looked for only in lines that begin near the input's start: Azure's 84-character keys, headers, settings.
 _MORE_STARTS = (b"JQQJ99", b"api-key", b"api_key", b"Api-Key", b"API_KEY")
 _BEGINNING_BYTES = 8 << 20
 
+#: Begins with what is searched for, so that the search is one for plain bytes: `task-1` holds it in each line.
+_SECRET_KEY = re.compile(rb"sk-(?<![A-Za-z0-9]sk-)[A-Za-z0-9_-]{16,}")
+#: What stands before a mark is looked back at, never run over first: a picture in base64 is one long word,
+#: and trying it anew from each of its letters would take minutes.
 _CREDENTIAL = re.compile(
-    rb"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"
-    rb"|(?<![A-Za-z])sig=[A-Za-z0-9%+/_-]{16,}"
+    rb"(?<![A-Za-z])sig=[A-Za-z0-9%+/_-]{16,}"
     rb"|(?i:AccountKey|SharedAccessKey|api[-_]?key)[\"'\\]{0,3}\s?[=:]\s?[\"'\\]{0,3}[A-Za-z0-9+/_-]{16,}"
-    rb"|[A-Za-z0-9]{30,}JQQJ99[A-Za-z0-9]{10,}"
+    rb"|(?<=[A-Za-z0-9]{30})JQQJ99[A-Za-z0-9]{10,}"
 )
 
 
-class Suspicion:
-    """Counts lines with text that looks like a key or a SAS token."""
+def suspicious_lines(block: Block) -> list[int]:
+    """Indexes of lines with text that looks like a key or a SAS token."""
+    text, offset = block.text, block.offset
+    if not _may_hold(text, offset):
+        return []
+    found = []
+    for index, line in enumerate(block.lines()):
+        if _SECRET_KEY.search(line) or (_may_hold_others(line, offset) and _CREDENTIAL.search(line)):
+            found.append(index)
+        offset += len(line) + 1
+    return found
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.first_line = 0
-        self._seen_bytes = 0
 
-    def look(self, lines: list[bytes], block: bytes | None, first_line: int) -> None:
-        """Look through a block. `block` are the bytes of all lines but perhaps the first, if at hand."""
-        if block is None or not lines or self._may_hold(block):
-            suspects = list(enumerate(lines))
-        else:
-            suspects = [(0, lines[0])]
-        self._seen_bytes += sum(map(len, lines)) if block is None else len(block)
-        for index, line in suspects:
-            if self._may_hold(line) and _CREDENTIAL.search(line):
-                self.count += 1
-                self.first_line = self.first_line or first_line + index
+def _may_hold(text: bytes, offset: int) -> bool:
+    if _holds(text, _KEY_START) and _SECRET_KEY.search(text):
+        return True
+    return _may_hold_others(text, offset)
 
-    def _may_hold(self, text: bytes) -> bool:
-        if _KEY_START in text or _ASSIGNMENT in text:
-            return True
-        return self._seen_bytes < _BEGINNING_BYTES and any(start in text for start in _MORE_STARTS)
+
+def _may_hold_others(text: bytes, offset: int) -> bool:
+    if _ASSIGNMENT in text:
+        return True
+    return offset < _BEGINNING_BYTES and any(start in text for start in _MORE_STARTS)
+
+
+def _holds(text: bytes, needle: bytes) -> bool:
+    """`needle in text`, ten times as fast where the C library's own search is: Python looks at every third
+    byte, a quarter of all the time that validation takes."""
+    search = _c_search()
+    # To C a text ends at its first NUL. Behind its last byte Python keeps one.
+    if search is None or b"\0" in text:
+        return needle in text
+    return search(text, needle) is not None
+
+
+@cache
+def _c_search() -> Callable[[bytes, bytes], int | None] | None:
+    import ctypes  # a few milliseconds, which only validation needs
+
+    try:
+        search = ctypes.CDLL(None).strstr
+    except (OSError, AttributeError, TypeError):
+        return None
+    search.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    search.restype = ctypes.c_void_p
+    found: Callable[[bytes, bytes], int | None] = search
+    return found

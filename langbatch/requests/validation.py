@@ -1,7 +1,8 @@
 """The user's input file, read in one streaming pass: every problem, every warning, the private snapshot.
 
 What a line is held against is in `examine`, why most lines need no examination in `lane`; `lines` cuts the
-file, `reading` is one pass over it, `identities` finds repeated ids, `snapshot` keeps the copy.
+file, `judging` judges a block of lines, `ranges` has others do it, `reading` adds up one pass, `identities`
+finds repeated ids, `snapshot` keeps the copy.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from langbatch.requests.examine import KNOWN_URLS, Rules, canonical
 from langbatch.requests.frames import UNREADABLE
 from langbatch.requests.identities import Suspects
 from langbatch.requests.intake import Intake, ModelRun, estimate_tokens, refusal
-from langbatch.requests.lines import InputFile, open_input, spool_stdin
+from langbatch.requests.lines import Fingerprint, InputFile, open_input, spool_stdin
+from langbatch.requests.ranges import RANGE_BYTES
 from langbatch.requests.reading import Reading
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from langbatch.shards.snapshot import SnapshotWriter
 
 __all__ = [
@@ -40,13 +44,23 @@ __all__ = [
 
 
 def read_requests(
-    source: Path, rules: Rules, *, into: SnapshotWriter | None = None, on_progress: OnProgress | None = None
+    source: Path,
+    rules: Rules,
+    *,
+    into: SnapshotWriter | None = None,
+    on_progress: OnProgress | None = None,
+    executor: Executor | None = None,
+    range_bytes: int = RANGE_BYTES,
 ) -> Intake:
     """Read, judge and, with `into`, copy every line of `source`.
 
     Faulty lines are returned as `problems`; a file that is no set of requests at all raises
     `BatchValidationError`. `into` is closed when the input can be sent, and discarded when it cannot: with
     problems and without `skip_invalid`.
+
+    With an `executor`, ranges of about `range_bytes` are judged by its workers, which must see the file
+    under the same path. What is found, and what is copied, is the same to the byte. It pays for large files
+    only; packed files, and lines that get ids by their number, are read in one go all the same.
     """
     with open_input(
         source,
@@ -56,7 +70,7 @@ def read_requests(
     ) as file:
         prefix = _free_prefix(file, rules) if rules.auto_id else ""
         reading = Reading(file, rules, into, on_progress, prefix)
-        reading.run()
+        reading.run(executor, range_bytes)
         suspects = reading.identities.suspects()
         if suspects is not None:
             _look_again(file, rules, suspects, reading.problems if rules.skip_invalid else [])
@@ -71,12 +85,12 @@ def read_requests(
             elif suspects.problems:
                 reading.add_duplicates(suspects.problems)
         file.check_unchanged()
-        intake = reading.intake(suspects)
+        intake = reading.intake(suspects, Fingerprint(source, file.identity))
         if into is not None:
             if intake.problems and (intake.total == 0 or not rules.skip_invalid):
                 into.discard()
             else:
-                into.close(None if file.packed else file.digest())
+                reading.finish_snapshot()
     if rules.skip_invalid and intake.total == 0:
         raise refusal(intake)
     return intake
@@ -86,7 +100,7 @@ def kind_of_first(source: Path, *, gzip: bool = False) -> EndpointKind | None:
     """The kind that the first readable line's url names, by reading no further than that."""
     with open_input(source, gzip=gzip) as file:
         for block in file.blocks(64 << 20):
-            for line in block.lines:
+            for line in block.lines():
                 try:
                     kind = KNOWN_URLS.get(_decode_url(line).url)
                 except UNREADABLE:
@@ -110,9 +124,12 @@ _decode_url: Callable[[bytes], _WithUrl] = msgspec.json.Decoder(_WithUrl).decode
 
 def _ids(file: InputFile, rules: Rules) -> Iterator[tuple[int, int, str]]:
     """Line, byte offset and custom_id of every line from which one can be read."""
+    number = 0
     for block in file.blocks(rules.max_line_bytes):
         offset = block.offset
-        for number, line in enumerate(block.lines, block.first_line):
+        number += block.oversized_bytes > 0
+        for line in block.lines():
+            number += 1
             try:
                 yield number, offset, _decode_id(line).custom_id
             except UNREADABLE:

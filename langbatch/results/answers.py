@@ -1,4 +1,4 @@
-"""What a model said, out of a response body: its text, and its text as a type.
+"""What a model said, out of a response body: its text, why it stopped, and its text as a type.
 
 Body shapes: chat completions, legacy completions and Responses, as the wire reference and the services'
 public API documentation give them.
@@ -6,10 +6,14 @@ public API documentation give them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from langbatch.errors import BatchResultsError
+from langbatch.errors import UnfitAnswer
+
+if TYPE_CHECKING:
+    from langbatch.results.result import Result
 
 T = TypeVar("T")
 
@@ -17,6 +21,43 @@ T = TypeVar("T")
 _FAULTS_NAMED = 5
 #: Messages of a user's own validators may quote the answer, so they are not repeated.
 _USERS_FAULTS = frozenset({"value_error", "assertion_error"})
+#: Why an answer ends before its end: chat's words, and those of Responses.
+TRUNCATED: Final = frozenset({"length", "max_output_tokens"})
+FILTERED: Final = "content_filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """A result, and its answer as a type, or what is in the way of that. One of the two is None."""
+
+    result: Result
+    value: T | None
+    misfit: UnfitAnswer | None
+
+
+def answers(results: Iterable[Result], model: type[T]) -> Iterator[Answer[T]]:
+    """Each result with its answer as `model`; what does not fit is marked, and stays in its result."""
+    for result in results:
+        try:
+            yield Answer(result, result.parse(model), None)
+        except UnfitAnswer as misfit:
+            # Kept for long, in lists of them; the frames it was raised in would keep the whole answer twice.
+            yield Answer(result, None, misfit.with_traceback(None))
+
+
+def with_follow_ups(first: Iterable[Answer[T]], later: Iterable[Answer[T]]) -> Iterator[Answer[T]]:
+    """`first`, with the answers of a job that asked some of the requests again, where those fit.
+
+    Both are in the order of the first job's input, `later` with some of its requests.
+    """
+    others = iter(later)
+    other = next(others, None)
+    for answer in first:
+        if other is not None and other.result.custom_id == answer.result.custom_id:
+            yield answer if other.misfit else other
+            other = next(others, None)
+        else:
+            yield answer
 
 
 def answer_text(body: dict[str, Any]) -> str | None:
@@ -32,7 +73,7 @@ def answer_text(body: dict[str, Any]) -> str | None:
 
 
 def read_answer(body: dict[str, Any], model: type[T], custom_id: str) -> T:
-    """The answer's text as `model`; raises `BatchResultsError` with the reason why not."""
+    """The answer's text as `model`; raises `UnfitAnswer` with the reason why not."""
     # Pydantic takes a fifth of a second to import, and most readers of results never need it.
     from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -55,7 +96,8 @@ def read_answer(body: dict[str, Any], model: type[T], custom_id: str) -> T:
     )
     more = f" (and {len(faults) - _FAULTS_NAMED} more)" if len(faults) > _FAULTS_NAMED else ""
     name = getattr(model, "__name__", "the type")
-    raise _refusal(custom_id, "does_not_fit", f"does not fit {name}: {named}{more}")
+    fields = dict.fromkeys(".".join(map(str, fault["loc"])) for fault in faults)
+    raise _refusal(custom_id, "does_not_fit", f"does not fit {name}: {named}{more}", tuple(fields))
 
 
 def _is_class_of(candidate: object, parent: type) -> bool:
@@ -63,22 +105,23 @@ def _is_class_of(candidate: object, parent: type) -> bool:
 
 
 def _refuse_unfinished(body: dict[str, Any], text: str | None, custom_id: str) -> None:
-    if _was_refused(body):
+    if was_refused(body):
         raise _refusal(custom_id, "refusal", "is a refusal by the model")
-    reason = _stop_reason(body)
-    if reason in ("length", "max_output_tokens"):
-        raise _refusal(custom_id, "truncated", "was cut off at the token limit; raise it and retry")
-    if reason == "content_filter":
+    reason = finish_reason(body)
+    if reason in TRUNCATED:
+        raise _refusal(custom_id, "truncated", "was cut off at the token limit; raise it and ask again")
+    if reason == FILTERED:
         raise _refusal(custom_id, "content_filter", "was cut off by the content filter")
     if text is None:
         raise _refusal(custom_id, "no_text", "holds no text")
 
 
-def _refusal(custom_id: str, code: str, what: str) -> BatchResultsError:
-    return BatchResultsError(f"the answer to request {custom_id!r} {what}", code=code)
+def _refusal(custom_id: str, code: str, what: str, fields: tuple[str, ...] = ()) -> UnfitAnswer:
+    return UnfitAnswer(f"the answer to request {custom_id!r} {what}", code=code, fields=fields)
 
 
-def _was_refused(body: dict[str, Any]) -> bool:
+def was_refused(body: dict[str, Any]) -> bool:
+    """Whether the model declined, in the words that structured answers have for it."""
     choice = _first_choice(body)
     if choice is not None:
         message = choice.get("message")
@@ -86,14 +129,15 @@ def _was_refused(body: dict[str, Any]) -> bool:
     return any(part.get("type") == "refusal" for part in _output_parts(body))
 
 
-def _stop_reason(body: dict[str, Any]) -> str | None:
-    """Chat's `finish_reason`, or why a Responses answer is incomplete."""
+def finish_reason(body: dict[str, Any]) -> str | None:
+    """The first choice's `finish_reason`; of a Responses answer why it is incomplete, or else its status."""
     choice = _first_choice(body)
     if choice is not None:
         reason = choice.get("finish_reason")
     else:
         details = body.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
+        reason = reason or body.get("status")
     return reason if isinstance(reason, str) else None
 
 

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from langbatch.errors import BatchResultsError, JobNotFinished, SetupError
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.publish import publishing
 from langbatch.records import Job, Shard
-from langbatch.results.result import Result, export_csv, export_jsonl, export_records, read_results
+from langbatch.results.exports import export_csv, export_flat_jsonl, export_jsonl, export_records
+from langbatch.results.frames import to_pandas, to_polars
+from langbatch.results.parquet import export_parquet, require_parquet
+from langbatch.results.result import Result, read_results
+from langbatch.results.tables import Table, flat_table, plain_table
 from langbatch.shards.snapshot import Snapshot
 
-FORMATS = ("jsonl", "csv")
+FORMATS = ("jsonl", "csv", "parquet")
+
+
+def format_of(path: Path, chosen: str | None) -> str:
+    """The format meant: the one chosen, or what the file's ending says; JSONL where it says nothing.
+
+    Raises `SetupError` for one that there is not, and for Parquet where its library is missing."""
+    ending = path.suffix.lower().removeprefix(".")
+    found = chosen or {"ndjson": "jsonl", "pq": "parquet"}.get(ending, ending) or "jsonl"
+    if found not in FORMATS:
+        raise SetupError(f"unknown format {found!r}", hint=f"Formats: {', '.join(FORMATS)}.", code="format")
+    if found == "parquet":
+        require_parquet()
+    return found
 
 
 def require_finished(job: Job) -> None:
@@ -55,9 +72,11 @@ class Delivery:
         format: str,  # noqa: A002 - the word users write
         *,
         with_request: bool,
+        flatten: bool = False,
         replace: bool = True,
     ) -> None:
-        """Write all of it to a path, whole or not at all, or to an open stream.
+        """Write all of it to a path, whole or not at all, or to an open stream. `flatten`: a column for each
+        part of the answers that are JSON.
 
         Without `replace`, a path that exists by the end stays as it is: `BatchResultsError`.
         """
@@ -67,17 +86,38 @@ class Delivery:
                     f"there is no folder {out.parent}", hint="make it first", code="output_no_folder"
                 )
             with publishing(out, replace=replace) as sink:
-                self.export(sink, format, with_request=with_request)
+                self.export(sink, format, with_request=with_request, flatten=flatten)
             return
         match format:
+            case "jsonl" if flatten:
+                table = self._flat(with_request)
+                export_flat_jsonl(self.results(with_request=with_request), out, table)
             case "jsonl" if self._settled:
                 export_jsonl(self._paths, out, self._requests() if with_request else None)
             case "jsonl":
                 export_records(self.results(with_request=with_request), out)
             case "csv":
-                export_csv(self.results(with_request=False), out)
+                export_csv(self.results(with_request=False), out, self._flat(False) if flatten else None)
+            case "parquet":
+                plain = plain_table(with_request=with_request, with_response=True)
+                table = self._flat(with_request) if flatten else plain
+                export_parquet(self.results(with_request=with_request), out, table)
             case _:
                 raise SetupError(f"unknown format {format!r}", hint=f"Formats: {', '.join(FORMATS)}.")
+
+    def to_pandas(self, *, flatten: bool, with_request: bool) -> Any:
+        """As a `pandas.DataFrame`; raises `SetupError` where pandas is missing."""
+        return to_pandas(self.results(with_request=with_request), self._table(flatten, with_request))
+
+    def to_polars(self, *, flatten: bool, with_request: bool) -> Any:
+        """As a `polars.DataFrame`; raises `SetupError` where polars is missing."""
+        return to_polars(self.results(with_request=with_request), self._table(flatten, with_request))
+
+    def _table(self, flatten: bool, with_request: bool) -> Table:
+        return self._flat(with_request) if flatten else plain_table(with_request=with_request)
+
+    def _flat(self, with_request: bool) -> Table:
+        return flat_table(self.results(with_request=False), with_request=with_request)
 
     def file(self) -> Path:
         """The store's own copy of the joined results, written when first asked for."""

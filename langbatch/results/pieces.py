@@ -14,64 +14,64 @@ _HEAD_BYTES: Final = 64 << 10
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-def piece_rows(
-    file: BinaryIO, quarantine: BinaryIO, max_row_bytes: int = MAX_ROW_BYTES
-) -> Iterator[tuple[int, bytes, bool]]:
-    """(offset, row, True) for each row that is not blank, white space around it left out.
+def piece_blocks(
+    file: BinaryIO, max_row_bytes: int = MAX_ROW_BYTES, start: int = 0, end: int | None = None
+) -> Iterator[tuple[int, list[bytes], int]]:
+    """(offset, rows without their newlines, 0), block by block: blank rows and white space included.
 
-    Split on `\\n` bytes alone: U+2028 and its kin stand raw inside JSON strings. A row over the limit is
-    written to `quarantine` while it is read and given as (offset, its first bytes, False).
+    Split on `\\n` bytes alone: U+2028 and its kin stand raw inside JSON strings. A row over the limit is not
+    held: it comes alone, as (offset, [its first bytes], its length). `start` and `end` are places where rows
+    begin.
     """
     pending: list[bytes] = []
     pending_bytes = 0
-    start = 0
     oversized: bytes | None = None
+    file.seek(start)
+    left = None if end is None else end - start
     while True:
-        block = file.read(_BLOCK_BYTES)
-        at_end = not block
+        block = file.read(_BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left))
+        if left is not None:
+            left -= len(block)
         if start == 0 and not pending and oversized is None and block.startswith(_BOM):
             block = block[len(_BOM) :]
             start = len(_BOM)
-        if at_end:
-            lines = [b""] if pending or oversized is not None else []
-        else:
-            lines = block.split(b"\n")
-            if len(lines) == 1:
-                lines = []
-                rest = block
+        lines = block.split(b"\n")
+        rest = lines.pop()
+        if not block:
+            if pending or oversized is not None:
+                lines = [b""]
             else:
-                rest = lines.pop()
-        for line in lines:
+                return
+        if lines and (pending or oversized is not None):
+            # The end of a row that began in an earlier block.
+            length = pending_bytes + len(lines[0])
             if oversized is not None:
-                quarantine.write(line + b"\n")
-                yield start, oversized, False
-                start += pending_bytes + len(line) + 1
-                oversized = None
-                pending_bytes = 0
-                continue
-            if pending:
-                pending.append(line)
-                line = b"".join(pending)
-                pending = []
-                pending_bytes = 0
-            length = len(line)
-            if length > max_row_bytes:
-                quarantine.write(line + b"\n")
-                yield start, line[:_HEAD_BYTES], False
-            elif length and line[0] == 0x7B and line[-1] == 0x7D:
-                yield start, line, True
-            elif row := line.strip(b" \t\r"):
-                yield start + line.index(row[:1]), row, True
+                yield start, [oversized], length
+                del lines[0]
+            elif length > max_row_bytes:
+                yield start, [b"".join([*pending, lines[0]])[:_HEAD_BYTES]], length
+                del lines[0]
+            else:
+                lines[0] = b"".join([*pending, lines[0]])
+                length = -1
             start += length + 1
-        if at_end:
+            pending, pending_bytes, oversized = [], 0, None
+        if lines:
+            if len(lines[0]) <= max_row_bytes >= _BLOCK_BYTES:
+                yield start, lines, 0
+                start += sum(map(len, lines)) + len(lines)
+            else:
+                for line in lines:
+                    if len(line) > max_row_bytes:
+                        yield start, [line[:_HEAD_BYTES]], len(line)
+                    else:
+                        yield start, [line], 0
+                    start += len(line) + 1
+        if not block:
             return
         if rest and oversized is None:
             pending.append(rest)
-        elif rest:
-            quarantine.write(rest)
         pending_bytes += len(rest)
         if oversized is None and pending_bytes > max_row_bytes:
-            head = b"".join(pending)
-            quarantine.write(head)
-            oversized = head[:_HEAD_BYTES]
+            oversized = b"".join(pending)[:_HEAD_BYTES]
             pending = []

@@ -1,21 +1,25 @@
-"""Joined records read back: one `Result` per request, and the files that users take away."""
+"""Joined records read back: one `Result` per request."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 
-from langbatch.errors import BatchResultsError
-from langbatch.publish import publishing
+from langbatch.errors import BatchResultsError, UnfitAnswer
 from langbatch.records import OUTCOMES, Outcome, Usage
-from langbatch.results.answers import answer_text, read_answer
+from langbatch.results.answers import (
+    FILTERED,
+    TRUNCATED,
+    answer_text,
+    finish_reason,
+    read_answer,
+    was_refused,
+)
 from langbatch.results.rows import read_usage
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class Result:
         """The record as one line of JSON, with the request's body where requests were asked for."""
         if self._request_line is None:
             return self._record
-        return _with_request(self._record, self._request_line)
+        return with_request_body(self._record, self._request_line)
 
     def __repr__(self) -> str:
         return f"Result(custom_id={self.custom_id!r}, outcome={self.outcome!r}, line={self.line})"
@@ -176,27 +180,65 @@ class Result:
         return answer_text(body) if body is not None and self.outcome == "succeeded" else None
 
     @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped, in the service's words: `stop`, `length`, `content_filter`, …; of a
+        Responses answer why it is incomplete, or `completed`. None where no model answered."""
+        body = self._body
+        return finish_reason(body) if body is not None and self.outcome == "succeeded" else None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer was cut off at the token limit."""
+        return self.finish_reason in TRUNCATED
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the content filter cut the answer off, or refused the prompt (an errored result)."""
+        error = self.error
+        return self.finish_reason == FILTERED if error is None else error.code == FILTERED
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model declined to give a structured answer."""
+        body = self._body
+        return body is not None and was_refused(body)
+
+    @property
     def request(self) -> dict[str, Any] | None:
         """The request's body, where it was asked for (`with_request=True`)."""
         if self._request_line is not None:
-            return cast("dict[str, Any]", _value(_request_body(self._request_line, self.custom_id)))
+            return cast("dict[str, Any]", _value(request_body(self._request_line, self.custom_id)))
         raw = self._head.request
         return cast("dict[str, Any] | None", _value(raw)) if _present(raw) else None
+
+    @property
+    def request_line(self) -> bytes | None:
+        """The request's line as it was given, where requests were asked for."""
+        return self._request_line
 
     def parse(self, model: type[T]) -> T:
         """The structured answer as `model`, a pydantic model or any type that pydantic validates.
 
-        Raises `BatchResultsError`, whose `code` says what is in the way: `not_succeeded`, `refusal`,
-        `content_filter`, `truncated`, `no_text`, `not_json` or `does_not_fit`.
+        Raises `UnfitAnswer`, whose `code` says what is in the way and `fields` where: `not_succeeded`,
+        `refusal`, `content_filter`, `truncated`, `no_text`, `not_json` or `does_not_fit`.
         """
         if self.outcome != "succeeded":
             reason = "" if self.error is None else f" ({self.error.code})"
-            raise BatchResultsError(
+            raise UnfitAnswer(
                 f"request {self.custom_id!r} ended {self.outcome}{reason}: there is no answer to parse",
                 hint="look at `outcome` and `error` first",
                 code="not_succeeded",
             )
         return read_answer(self._body or {}, model, self.custom_id)
+
+    def misfit(self, model: type[Any]) -> UnfitAnswer | None:
+        """What is in the way of `parse(model)`; None where the answer fits."""
+        try:
+            self.parse(model)
+        except UnfitAnswer as misfit:
+            # Without the frames it was raised in: they would keep the whole answer.
+            return misfit.with_traceback(None)
+        return None
 
     @property
     def _response_head(self) -> _ResponseHead:
@@ -257,12 +299,12 @@ def _encode(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def _with_request(record: bytes, request_line: bytes) -> bytes:
-    body = _request_body(request_line, _read_head(record).custom_id)
+def with_request_body(record: bytes, request_line: bytes) -> bytes:
+    body = request_body(request_line, _read_head(record).custom_id)
     return b'%b, "request": %b}\n' % (record.rstrip()[:-1], bytes(body))
 
 
-def _request_body(request_line: bytes, custom_id: str) -> msgspec.Raw:
+def request_body(request_line: bytes, custom_id: str) -> msgspec.Raw:
     try:
         request = _request_decoder.decode(request_line)
     except msgspec.DecodeError:
@@ -277,105 +319,9 @@ def _request_body(request_line: bytes, custom_id: str) -> msgspec.Raw:
 
 def read_results(paths: Iterable[Path] | Path, requests: Iterator[bytes] | None = None) -> Iterator[Result]:
     """Every record of the joined files, in order. `requests` are the input lines of the same requests."""
-    for record in _records(paths):
-        yield Result(record, None if requests is None else _next_request(requests))
-    _no_more(requests)
-
-
-def export_jsonl(
-    paths: Iterable[Path] | Path, out: Path | BinaryIO, requests: Iterator[bytes] | None = None
-) -> int:
-    """Write the joined files one after another to a path (whole or not at all) or an open stream.
-
-    With `requests`, the input lines of the same requests, each record gets `"request"`: the body as the
-    user wrote it. Returns the number of records.
-    """
-    written = 0
-    with _opened(out) as sink:
-        if requests is None:
-            for path in _paths(paths):
-                with path.open("rb", buffering=0) as file:
-                    while block := file.read(_BLOCK_BYTES):
-                        written += block.count(b"\n")
-                        sink.write(block)
-            return written
-        for record in _records(paths):
-            sink.write(_with_request(record, _next_request(requests)))
-            written += 1
-        _no_more(requests)
-    return written
-
-
-def export_records(results: Iterable[Result], out: Path | BinaryIO) -> int:
-    """Write results as JSONL, one by one: slower than `export_jsonl`, for a choice of them."""
-    written = 0
-    with _opened(out) as sink:
-        for result in results:
-            sink.write(result.to_jsonl())
-            written += 1
-    return written
-
-
-CSV_COLUMNS: Final = (
-    "custom_id",
-    "outcome",
-    "line",
-    "text",
-    "status_code",
-    "error_code",
-    "error_message",
-    "input_tokens",
-    "output_tokens",
-)
-#: A spreadsheet takes a cell that begins so for a formula, or drops the character and then does.
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-_CSV_SPECIAL: Final = frozenset('",\r\n')
-
-
-def export_csv(results: Iterable[Result], out: Path | BinaryIO) -> int:
-    """Write `CSV_COLUMNS` in UTF-8; no cell can act as a formula. Returns the number of records."""
-    written = 0
-    with _opened(out) as sink:
-        sink.write(",".join(CSV_COLUMNS).encode() + b"\n")
-        for result in results:
-            error = result.error
-            usage = result.usage or _NO_USAGE
-            cells = (
-                result.custom_id,
-                result.outcome,
-                result.line,
-                result.text,
-                result.status_code,
-                None if error is None else error.code,
-                None if error is None else error.message,
-                usage.input_tokens,
-                usage.output_tokens,
-            )
-            # A lone surrogate has no UTF-8; the JSONL keeps it exactly.
-            sink.write(",".join(map(_cell, cells)).encode("utf-8", "replace") + b"\n")
-            written += 1
-    return written
-
-
-_NO_USAGE: Final = Usage()
-
-
-#: Escapes and bidi overrides that a terminal would obey; tab, newline and return are text.
-_TERMINAL_ORDERS: Final = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
-
-
-def _cell(value: str | int | None) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, int):
-        return str(value)
-    value = _TERMINAL_ORDERS.sub("", value)
-    formula = value.startswith(_FORMULA_STARTS)
-    if formula or not _CSV_SPECIAL.isdisjoint(value) or value != value.strip():
-        return '"' + ("'" if formula else "") + value.replace('"', '""') + '"'
-    return value
+    for record in records_of(paths):
+        yield Result(record, None if requests is None else next_request(requests))
+    no_more(requests)
 
 
 def langbatch_pairs(results: Iterable[Result]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -409,28 +355,24 @@ def _langbatch_part(body: Any) -> dict[str, Any]:
     return {"body": body}
 
 
-def _paths(paths: Iterable[Path] | Path) -> Iterable[Path]:
+def paths_of(paths: Iterable[Path] | Path) -> Iterable[Path]:
     return [paths] if isinstance(paths, Path) else paths
 
 
-def _records(paths: Iterable[Path] | Path) -> Iterator[bytes]:
-    for path in _paths(paths):
+def records_of(paths: Iterable[Path] | Path) -> Iterator[bytes]:
+    for path in paths_of(paths):
         # Binary files iterate on `\n` bytes alone.
-        with path.open("rb", buffering=_BLOCK_BYTES) as file:
+        with path.open("rb", buffering=BLOCK_BYTES) as file:
             yield from file
 
 
-def _next_request(requests: Iterator[bytes]) -> bytes:
+def next_request(requests: Iterator[bytes]) -> bytes:
     line = next(requests, None)
     if line is None:
         raise BatchResultsError("there are more results than requests", code="out_of_step")
     return line
 
 
-def _no_more(requests: Iterator[bytes] | None) -> None:
+def no_more(requests: Iterator[bytes] | None) -> None:
     if requests is not None and next(requests, None) is not None:
         raise BatchResultsError("there are more requests than results", code="out_of_step")
-
-
-def _opened(out: Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
-    return publishing(out) if isinstance(out, Path) else nullcontext(out)

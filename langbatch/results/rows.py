@@ -71,12 +71,12 @@ class Row:
 # ---------------------------------------------------------------- tokens
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
-class _UsageObject(msgspec.Struct):
+class _UsageObject(msgspec.Struct, gc=False):
     """Both spellings: chat, completions and embeddings first, Responses after."""
 
     prompt_tokens: int | None = None
@@ -97,7 +97,7 @@ _USAGE_BATCH: Final = 64
 def read_usage(raw: bytes | msgspec.Raw) -> Usage | None:
     """A response's `usage` object in langbatch's words; None where it says nothing or is unusual."""
     tokens = UsageSum()
-    tokens.add(raw)
+    tokens.add(bytes(raw))
     usage = tokens.total()
     return None if usage == _NO_USAGE else usage
 
@@ -114,10 +114,10 @@ class UsageSum:
         self._seen: list[int | None] = [None, None, None, None]
         self._waiting: list[bytes] = []
 
-    def add(self, raw: bytes | msgspec.Raw) -> None:
+    def add(self, raw: bytes) -> None:
         """Count a response's `usage` object; one that is not as documented counts nothing."""
-        # Copied, since a `Raw` keeps its whole row in memory. Many at once decode in half the time.
-        self._waiting.append(bytes(raw))
+        # Many at once decode in half the time.
+        self._waiting.append(raw)
         if len(self._waiting) == _USAGE_BATCH:
             self._settle()
 
@@ -134,20 +134,25 @@ class UsageSum:
             for raw in waiting:
                 with suppress(*_UNREADABLE):
                     usages.append(_usage_decoder.decode(raw))
-        for place, counts in enumerate(zip(*map(_counts, usages), strict=True)):
-            reported = [count for count in counts if count is not None]
-            if reported:
-                self._seen[place] = sum(reported, self._seen[place] or 0)
+        for place, counts in enumerate(_columns(usages)):
+            try:
+                self._seen[place] = sum(counts, self._seen[place] or 0)  # type: ignore[arg-type]
+            except TypeError:  # some rows do not report it
+                reported = [count for count in counts if count is not None]
+                if reported:
+                    self._seen[place] = sum(reported, self._seen[place] or 0)
 
 
-def _counts(usage: _UsageObject) -> tuple[int | None, int | None, int | None, int | None]:
-    given = usage.prompt_tokens_details or usage.input_tokens_details
-    taken = usage.completion_tokens_details or usage.output_tokens_details
+def _columns(usages: list[_UsageObject]) -> tuple[list[int | None], ...]:
+    if not usages:
+        return ()
+    given = [usage.prompt_tokens_details or usage.input_tokens_details for usage in usages]
+    taken = [usage.completion_tokens_details or usage.output_tokens_details for usage in usages]
     return (
-        usage.prompt_tokens if usage.input_tokens is None else usage.input_tokens,
-        usage.completion_tokens if usage.output_tokens is None else usage.output_tokens,
-        None if given is None else given.cached_tokens,
-        None if taken is None else taken.reasoning_tokens,
+        [u.prompt_tokens if u.input_tokens is None else u.input_tokens for u in usages],
+        [u.completion_tokens if u.output_tokens is None else u.output_tokens for u in usages],
+        [None if details is None else details.cached_tokens for details in given],
+        [None if details is None else details.reasoning_tokens for details in taken],
     )
 
 
@@ -158,29 +163,28 @@ def _counts(usage: _UsageObject) -> tuple[int | None, int | None, int | None, in
 _ABSENT: Final = msgspec.Raw(b"")
 
 
-class _QuickResponse(msgspec.Struct, forbid_unknown_fields=True):
+class _QuickResponse(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     status_code: int
     body: dict[str, msgspec.Raw]
     request_id: msgspec.Raw = _ABSENT
 
 
-class _QuickRow(msgspec.Struct, forbid_unknown_fields=True):
+class _QuickRow(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     custom_id: str
     response: _QuickResponse
     error: None
     id: msgspec.Raw = _ABSENT
 
 
-_quick_decoder: Final = msgspec.json.Decoder(_QuickRow)
+_decode_quick: Final = msgspec.json.Decoder(_QuickRow).decode
 
-# What the punctuation and the keys of a row take, without and with one space after each `,` and `:`.
-_OUTER_KEYS: Final = len('{"custom_id":"","response":,"error":null}')
-_RESPONSE_KEYS: Final = len('{"status_code":,"body":}')
-_OUTER_SPACES: Final = len(":::,,")
-_RESPONSE_SPACES: Final = len("::,")
+# What the punctuation and the keys of a row take, its body's braces included, and how many of its `,` and
+# `:` may have a space behind them. A body of n keys adds n pairs of quotes and n `:`, n - 1 `,`.
+_PLAIN_BYTES: Final = len('{"custom_id":"","response":{"status_code":200,"body":{}},"error":null}')
+_PLAIN_GAPS: Final = len(":::,,") + len("::,")
 
 
-def quick_success(line: bytes) -> tuple[str, int, msgspec.Raw | None] | None:
+def quick_success(line: bytes) -> tuple[str, int, bytes | None] | None:
     """(custom_id, offset of the key `response`, the usage object) of a plain successful row, else None.
 
     A JSON decoder drops repeated keys silently. Here the lengths of all that it saw must add up to the
@@ -188,38 +192,43 @@ def quick_success(line: bytes) -> tuple[str, int, msgspec.Raw | None] | None:
     `line` has no white space around it.
     """
     try:
-        row = _quick_decoder.decode(line)
+        row = _decode_quick(line)
         if not line.isascii():
             # The decoder does not look inside strings that it was not asked for.
             line.decode()
     except _UNREADABLE:
         return None
-    response = row.response
-    body = response.body
+    custom_id, response, id_ = row.custom_id, row.response, row.id
+    body, request_id = response.body, response.request_id
     if not (200 <= response.status_code < 300 and body):
         return None
 
     # A quote inside a string is written \", so `"response":` can only be a key; the one before which
     # a single brace has been opened is the row's own.
     at = line.find(b'"response":')
-    if at < 0 or line.count(b"{", 0, at) != 1:
+    if at < 0 or line.find(b"{", 1, at) >= 0:
         return None
-    expected = _OUTER_KEYS + _RESPONSE_KEYS + len(row.custom_id) + len(str(response.status_code))
-    outer_gaps = _OUTER_SPACES + _RESPONSE_SPACES
-    if row.id is not _ABSENT:
-        expected += len('"id":,') + len(memoryview(row.id))
-        outer_gaps += 2
-    if response.request_id is not _ABSENT:
-        expected += len('"request_id":,') + len(memoryview(response.request_id))
-        outer_gaps += 2
-    if line[at + 11] == 0x20:
-        expected += outer_gaps
     body_at = line.find(b'"body":', at) + 8
-    gap = 2 if line[line.find(b'":', body_at) + 2] == 0x20 else 1
-    expected += _object_length(body, gap)
+    count = len(body)
+    # `Raw` has no length of its own, and joining is the cheapest way to ask many at once.
+    expected = len(custom_id) + len("".join(body)) + len(b"".join((*body.values(), request_id, id_)))
+    expected += _PLAIN_BYTES + 4 * count - 1
+    outer = _PLAIN_GAPS
+    if id_ is not _ABSENT:
+        expected += len('"id":,')
+        outer += 2
+    if request_id is not _ABSENT:
+        expected += len('"request_id":,')
+        outer += 2
+    if line[at + 11] == 0x20:
+        expected += outer
+    if line[line.find(b'":', body_at) + 2] == 0x20:
+        expected += 2 * count - 1
     if expected != len(line):
         return None
-    return row.custom_id, at, body.get("usage")
+    usage = body.get("usage")
+    # Copied, since a `Raw` keeps its whole row in memory.
+    return custom_id, at, None if usage is None else bytes(usage)
 
 
 def _object_length(members: dict[str, msgspec.Raw], gap: int) -> int:

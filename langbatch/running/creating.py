@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from langbatch.errors import (
     AccessRefused,
     BatchStorageError,
@@ -13,20 +15,38 @@ from langbatch.errors import (
 )
 from langbatch.lifecycle import Move
 from langbatch.providers.base import Provider
-from langbatch.records import RemoteBatch
+from langbatch.records import RemoteBatch, ShardView
 from langbatch.running import decisions as d
 from langbatch.running import journal, placing
 from langbatch.running.harvesting import settle
-from langbatch.running.reconcile import search_batches
+from langbatch.running.reconcile import BatchSearch, search_batches
 from langbatch.running.step import CLEAR, Step, batch_facts
+from langbatch.store.commitments import OverBudget
 from langbatch.store.reservations import NoRoom
+from langbatch.targets import mark
 
 TAG = "langbatch_tag"
+#: The marks of all the job's targets, in their order, and this batch's place among them.
+TARGETS = "langbatch_targets"
+PLACE = "langbatch_place"
+#: There where the job has a budget.
+BUDGET = "langbatch_budget"
+_LONGEST_VALUE = 512
 
 
-def tags(store_id: str, name: str) -> dict[str, str]:
-    """A batch's metadata: at most 16 pairs of strings, values up to 512 characters (wire reference, 3)."""
-    return {TAG: name, "langbatch_store": store_id}
+def tags(store_id: str, name: str, view: ShardView | None = None) -> dict[str, str]:
+    """A batch's metadata: at most 16 pairs of strings, values up to 512 characters (wire reference, 3).
+
+    With the shard's `view` it tells a recovery which other places have to be looked at."""
+    pairs = {TAG: name, "langbatch_store": store_id}
+    if view is None:
+        return pairs
+    marks = " ".join(mark(target) for target in view.job.targets)
+    if len(marks) <= _LONGEST_VALUE:
+        pairs |= {TARGETS: marks, PLACE: str(view.place)}
+    if view.job.has_budget:
+        pairs[BUDGET] = "yes"
+    return pairs
 
 
 def create(step: Step, provider: Provider) -> None:
@@ -40,9 +60,12 @@ def create(step: Step, provider: Provider) -> None:
     except NoRoom:
         placing.wait_for_room(step, provider)
         return
+    except OverBudget as over:
+        placing.wait_for_budget(step, over)
+        return
     step = step.again()
     try:
-        batch = provider.create_batch(file_id, tags(step.store.store_id, step.attempt.name))
+        batch = provider.create_batch(file_id, tags(step.store.store_id, step.attempt.name, step.view))
     except ProviderError as error:
         setback = d.after_create_error(error)
         held_until = placing.learn(step, error)
@@ -84,16 +107,10 @@ def doubt(step: Step, setback: d.Setback | None = None) -> None:
 def look(step: Step, provider: Provider) -> None:
     """List batches for the attempt's input file: adopt what is there, or decide what absence means."""
     attempt, now = step.attempt, step.clock.now()
-
-    def ours(batch: RemoteBatch) -> bool:
-        if batch.input_file_id is not None:
-            return batch.input_file_id == attempt.file_id
-        return batch.metadata is not None and batch.metadata.get(TAG) == attempt.name
-
     found: tuple[RemoteBatch, ...] = ()
     complete = False
     try:
-        search = search_batches(provider.list_batches, ours, attempt.create_intent_at or now, now)
+        search = _search(step, provider)
         found, complete = search.found, search.complete
     except (AccessRefused, Throttled, Unreachable):
         raise  # our trouble, or a moment's: it tells nothing about the service's list
@@ -103,10 +120,7 @@ def look(step: Step, provider: Provider) -> None:
         if patient or d.judge_absence(step.view, False, now, step.policy) != "unsettled":
             raise
     if found:
-        chosen, others = d.choose_batch(found)
-        _adopt(step, "batch_found", chosen)
-        for other in others:
-            _cancel_extra(step, provider, other)
+        _adopt_one_of(step, provider, found)
         return
     match d.judge_absence(step.view, complete, now, step.policy):
         case "fence":
@@ -125,6 +139,25 @@ def look(step: Step, provider: Provider) -> None:
             step.record(shard={"due_at": due, "troubles": 0, "blocker": None, "waits_for": "fate"})
 
 
+def _search(step: Step, provider: Provider) -> BatchSearch:
+    """Batches on the attempt's file, or with its tag where the service hides the file."""
+    attempt, now = step.attempt, step.clock.now()
+
+    def ours(batch: RemoteBatch) -> bool:
+        if batch.input_file_id is not None:
+            return batch.input_file_id == attempt.file_id
+        return batch.metadata is not None and batch.metadata.get(TAG) == attempt.name
+
+    return search_batches(provider.list_batches, ours, attempt.create_intent_at or now, now)
+
+
+def _adopt_one_of(step: Step, provider: Provider, found: Sequence[RemoteBatch]) -> None:
+    chosen, others = d.choose_batch(found)
+    _adopt(step, "batch_found", chosen)
+    for other in others:
+        _cancel_extra(step, provider, other)
+
+
 def fence(step: Step, provider: Provider) -> None:
     """Delete the input file, so that a create still under way must fail when it arrives."""
     file_id = step.attempt.file_id
@@ -134,7 +167,11 @@ def fence(step: Step, provider: Provider) -> None:
     except RemoteNotFound:
         pass  # gone already
     except Refused as error:
-        step.ask_operator("unsettled", f"the input file cannot be deleted: {error.message}")
+        # Perhaps because a batch uses it: one more look before a person is asked.
+        if found := _search(step, provider).found:
+            _adopt_one_of(step, provider, found)
+        else:
+            step.ask_operator("unsettled", f"the input file cannot be deleted: {error.message}")
         return
     now = step.clock.now()
     shard = {"due_at": now, "troubles": 0}

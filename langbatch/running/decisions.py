@@ -332,6 +332,16 @@ def judge_batch(batch: RemoteBatch, age_seconds: float) -> BatchVerdict:
     return "running"
 
 
+def says_enough(batch: RemoteBatch) -> bool:
+    """Whether a list's entry of an ended batch can stand for a look at the batch itself. One that leaves out
+    the files or the reasons would cost rows: they would be taken for absent."""
+    if batch.status == "failed":
+        return bool(batch.faults)
+    counts = batch.counts
+    none_ran = batch.status != "completed" and counts is not None and not counts.completed + counts.failed
+    return none_ran or bool(batch.output_file_id or batch.error_file_id)
+
+
 def is_quota_bounce(batch: RemoteBatch) -> bool:
     """Validation that failed only for want of quota: nothing ran, and it will fit when others end."""
     return (

@@ -22,6 +22,8 @@ from langbatch.running.space import require_room
 from langbatch.shards.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from langbatch.store.store import JobStore
 
 _PARTS: tuple[Part, ...] = ("output", "error")
@@ -32,6 +34,7 @@ class Harvester:
     home: Path
     store: JobStore
     on_progress: OnProgress | None = None
+    executor: Executor | None = None
 
     def fetch(self, view: ShardView, provider: Provider) -> d.HarvestDoubt | None:
         """Download both files of the newest attempt, each published whole by a rename.
@@ -134,6 +137,7 @@ class Harvester:
                     out,
                     quarantine,
                     on_progress=tell,
+                    executor=self.executor,
                 )
             yield report, put_in_place
         finally:

@@ -7,6 +7,7 @@ from langbatch.lifecycle import Move
 from langbatch.providers.base import Provider
 from langbatch.records import Outcome, ShardEnd
 from langbatch.running import decisions as d
+from langbatch.running import spending
 from langbatch.running.fetching import Harvester
 from langbatch.running.step import CLEAR, Step, batch_facts
 
@@ -14,7 +15,7 @@ from langbatch.running.step import CLEAR, Step, batch_facts
 def harvest(step: Step, provider: Provider) -> None:
     """Fetch the batch's files, doubt them, join them, and end the shard."""
     attempt = step.attempt
-    harvester = Harvester(step.home, step.store, step.on_progress)
+    harvester = Harvester(step.home, step.store, step.on_progress, step.executor)
     try:
         doubt = harvester.fetch(step.view, provider)
     except RemoteNotFound as error:
@@ -36,18 +37,20 @@ def harvest(step: Step, provider: Provider) -> None:
     with harvester.joined(step.view) as (report, put_in_place):
         end = d.end_of(attempt.batch_status, report.silent < report.tally.total)
         attention = attempt.fault_message if end == "refused" else None
+        used = spending.used_by_attempt(step, report)
         step.store.finish(
             step.claim,
             "harvesting",
             "harvested",
             shard={**CLEAR, "ended_as": end, "attention": attention},
-            attempt=step.ended("harvested"),
+            attempt={**step.ended("harvested"), **used.facts},
             tally=report.tally,
             usage=report.usage,
             rows_without_success=report.unsuccessful,
             note=f"{report.tally.succeeded} of {report.tally.total} succeeded",
             files=put_in_place,
             paid=end != "refused",
+            counts_agree=used.counts_agree,
         )
 
 
@@ -60,7 +63,7 @@ def _tried(step: Step, what: str) -> bool:
 def settle(step: Step, move: Move, end: ShardEnd, code: str, message: str) -> None:
     """End a shard whose newest attempt had no batch; what earlier attempts brought stays."""
     outcome: Outcome = "cancelled" if end == "cancelled" else "errored"
-    harvester = Harvester(step.home, step.store, step.on_progress)
+    harvester = Harvester(step.home, step.store, step.on_progress, step.executor)
     attempt = step.view.attempt
     facts = {}
     if attempt is not None and attempt.ended_at is None:

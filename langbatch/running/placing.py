@@ -6,15 +6,18 @@ from dataclasses import replace
 
 from langbatch.errors import AccessRefused, ProviderError, QuotaFull, Throttled, Unreachable
 from langbatch.folders import JobFolder
+from langbatch.money.costs import Budget
 from langbatch.providers import limits_for
 from langbatch.providers.base import Provider
 from langbatch.records import Account, ShardView
 from langbatch.running import quota
 from langbatch.running.step import CLEAR, Step
+from langbatch.shards.budgeting import bound_plans, pricing_for
 from langbatch.shards.sharding import plan_shards
 from langbatch.shards.snapshot import Snapshot
-from langbatch.store import ledger
-from langbatch.targets import BYTES_PER_TOKEN, growth_bytes
+from langbatch.store import budgets, ledger
+from langbatch.store.commitments import OverBudget
+from langbatch.targets import BYTES_PER_TOKEN, account_label, growth_bytes
 
 #: A target that does not take calls is left alone for so long, where a job has others.
 AVOID_SECONDS = 300.0
@@ -24,6 +27,12 @@ def find_place(step: Step) -> int | None:
     """The place of the target that the waiting shard goes to now. None: it was recorded why it waits, cut
     into pieces that fit, or stopped for a person."""
     view = step.view
+    if view.job.has_budget:
+        try:
+            budgets.check_room(step.store, step.claim, _next_number(view), view.shard.bounds)
+        except OverBudget as over:
+            wait_for_budget(step, over)
+            return None
     if len(view.job.targets) == 1 and not _known_of(step):
         return 0
     need = tokens_needed(view)
@@ -38,9 +47,21 @@ def find_place(step: Step) -> int | None:
     return None
 
 
+def _next_number(view: ShardView) -> int:
+    """Of the attempt that an upload would be: one that is open goes on."""
+    goes_on = view.attempt is not None and view.attempt.ended_at is None
+    return view.shard.attempt if goes_on else view.shard.attempt + 1
+
+
+def wait_for_budget(step: Step, over: OverBudget) -> None:
+    """The shard does not fit the job's budget now. What others give back may make room; else a person must
+    raise it."""
+    budgets.wait_for_room(step.store, step.claim, over.message, step.clock.now() + step.policy.poll_seconds)
+
+
 def _known_of(step: Step) -> bool:
     """Whether anything is known of the only quota: most jobs never meet one."""
-    label = quota.account_label(step.view.job.target, step.shard.model)
+    label = account_label(step.view.job.target, step.shard.model)
     account, _ = ledger.known(step.store, [label])[label]
     stated = step.view.job.target.quota_tokens
     return account != Account(label) or stated is not None
@@ -49,7 +70,7 @@ def _known_of(step: Step) -> bool:
 def options(step: Step) -> list[quota.Option]:
     """The job's targets with what is known of their quotas, this shard's own reservation left out."""
     view = step.view
-    labels = [quota.account_label(target, view.shard.model) for target in view.job.targets]
+    labels = [account_label(target, view.shard.model) for target in view.job.targets]
     for label, target in zip(labels, view.job.targets, strict=True):
         if target.quota_tokens is not None:
             ledger.state_limit(step.store, label, target.quota_tokens)
@@ -96,6 +117,9 @@ def _cut(step: Step, need: int, limit: int) -> None:
         )
         for piece in pieces
     ]
+    if view.job.has_budget:
+        pricing = pricing_for(step.store, step.home, view.job.targets, [shard.model])
+        placed = bound_plans(snapshot, placed, view.job.targets, Budget(), pricing)
     lines = [snapshot.line_numbers(piece.first, 1)[0] for piece in placed]
     step.store.split(step.claim, placed, lines)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from langbatch.records import Account, Target
+from langbatch.records import Account
 from langbatch.targets import BYTES_PER_TOKEN
 
 #: Of a limit, for pieces of a shard that could never fit whole: the service may count otherwise than we do.
@@ -27,11 +27,6 @@ LIMIT_HEADER: Final = "deployment-maximum-enqueued-tokens"
 def estimate_tokens(file_bytes: int) -> int:
     """What a payload of so many bytes is taken to hold of the quota."""
     return max(1, math.ceil(file_bytes / BYTES_PER_TOKEN))
-
-
-def account_label(target: Target, model: str | None) -> str:
-    """The quota that a batch counts against: its deployment's. `model`: what the lines name."""
-    return "/".join((target.provider, target.host, target.model or model or "-"))
 
 
 def limit_in_text(text: str) -> int | None:
@@ -119,6 +114,24 @@ def place(
     waits = [o.account.hold_until for o in options if o.account.hold_until > now]
     until = min([now + look_again_seconds, *waits])
     return Hold(until, "quota", waiting_words(need_tokens, options))
+
+
+def rounds(needs: Sequence[int], limits: Sequence[int]) -> tuple[int, int]:
+    """How many of the shards fit the quotas at once, in order, and how often these must be filled."""
+    waiting = [min(need, max(limits)) for need in needs]  # one that is larger is cut
+    at_once = count = 0
+    while waiting:
+        free, left = list(limits), []
+        for need in waiting:
+            room = next((place for place, tokens in enumerate(free) if need <= tokens), None)
+            if room is None:
+                left.append(need)
+            else:
+                free[room] -= need
+        count += 1
+        at_once = at_once or len(waiting) - len(left)
+        waiting = left
+    return at_once, count
 
 
 def has_room(option: Option, need_tokens: int, now: float) -> bool:

@@ -7,21 +7,26 @@ inside each action is the promise "pay once": intent committed, call made, reply
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from langbatch.clock import Clock, SystemClock
-from langbatch.errors import BatchStorageError, ProviderError, SetupError
+from langbatch.errors import BatchStorageError, LangBatchError, ProviderError, SetupError
 from langbatch.providers.base import Provider
-from langbatch.records import Job, OnProgress, Target
+from langbatch.records import Job, OnProgress, RemoteBatch, Target
 from langbatch.running import creating, harvesting, placing, uploading, watching
 from langbatch.running import decisions as d
 from langbatch.running.leases import kept
+from langbatch.running.observing import Habits, Look, Observer, Spot, endpoint_of
 from langbatch.running.step import Step
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Claim, LostClaim
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 #: When another live process holds a shard, look again after this many seconds.
 HELD_ELSEWHERE_SECONDS = 2.0
@@ -41,50 +46,110 @@ class Runner:
     on_progress: OnProgress | None = None
     #: Whether claims are renewed from a thread during long calls; off under a virtual clock.
     renews: bool = True
+    #: What shares one list of batches: by default, what a stored target tells of it.
+    endpoint_for: Callable[[Job, int], Hashable] = lambda job, place: endpoint_of(job.targets[place])
+    #: What was learnt about the lists; shared by the runners of one process.
+    habits: Habits = field(default_factory=dict)
+    #: Reads results in byte ranges, where there is one.
+    executor: Executor | None = None
 
-    def advance(self, job: int | None = None, *, eager: bool = False) -> float | None:
-        """Move everything that may move now; seconds until the next look, None when all has ended."""
+    def advance(
+        self, of_jobs: int | Collection[int] | None = None, *, eager: bool = False, look: Look | None = None
+    ) -> float | None:
+        """Move everything that may move now; seconds until the next look, None when all has ended.
+
+        `look`: a first look that was made for these jobs and others together."""
+        keys = [of_jobs] if isinstance(of_jobs, int) else of_jobs
+        found = self.look(keys, eager=eager) if look is None else look
         soonest: float | None = None
-        for key, index, due_at, not_before in self.store.unfinished_shards(job):
-            now = self.clock.now()
-            due = not_before if eager else max(due_at, not_before)
-            wait = self.step(key, index, eager=eager) if due <= now else due - now
+        for key, index, due_at, not_before in self.store.unfinished_shards(keys):
+            wait = self._turn((key, index), due_at, not_before, found, eager=eager)
             if wait is not None:
                 soonest = wait if soonest is None else min(soonest, wait)
         return soonest
 
+    def look(self, of_jobs: Collection[int] | None = None, *, eager: bool = False) -> Look:
+        """Look at the running batches of these jobs, or of all, by lists where that takes fewer calls."""
+        return self._observer.look(of_jobs, eager=eager)
+
+    @property
+    def _observer(self) -> Observer:
+        return Observer(
+            self.store,
+            self.clock,
+            self.roll,
+            self.open_provider,
+            self.policy_for,
+            self.endpoint_for,
+            self.habits,
+        )
+
+    def _turn(
+        self, spot: Spot, due_at: float, not_before: float, found: Look, *, eager: bool
+    ) -> float | None:
+        """One shard's part of a cycle, after the first look; as `step`."""
+        now = self.clock.now()
+        if spot in found.recorded:
+            return max(0.0, found.recorded[spot] - now)
+        if (batch := found.ended.pop(spot, None)) is not None:
+            return self._step(spot, eager=True, batch=batch)[0]
+        due = not_before if eager else max(due_at, not_before)
+        if due > now or spot in found.later:
+            return max(0.0, due - now)
+        group = found.groups.get(spot)
+        if group is None:
+            return self._step(spot, eager=eager)[0]
+        if group.looks_left <= 0:
+            return max(due_at - now, group.pause_seconds)
+        wait, error = self._step(spot, eager=eager)
+        self._observer.looked(found, spot, error)
+        return wait
+
     def step(self, job: int, index: int, *, eager: bool = False) -> float | None:
         """Advance one shard as far as it goes now; seconds until the next look, None when it has ended."""
-        claim = self.store.claim(job, index)
+        return self._step((job, index), eager=eager)[0]
+
+    def _step(
+        self, spot: Spot, *, eager: bool, batch: RemoteBatch | None = None
+    ) -> tuple[float | None, LangBatchError | None]:
+        """As `step`, with what went wrong last. `batch`: as a list has just shown it."""
+        error: LangBatchError | None = None
+        claim = self.store.claim(*spot)
         if claim is None:
-            return HELD_ELSEWHERE_SECONDS
+            return HELD_ELSEWHERE_SECONDS, None
         try:
             while True:
-                step = self._step(claim)
+                step = self._begin(claim)
                 now = self.clock.now()
                 action = d.decide(step.view, now, eager=eager)
                 eager = False
                 if isinstance(action, d.Nothing):
-                    return None
+                    return None, error
                 if isinstance(action, d.Wait):
-                    return max(0.0, action.until - now)
-                self._perform(step, action)
+                    return max(0.0, action.until - now), error
+                if isinstance(action, d.Poll) and batch is not None and batch.id == step.attempt.batch_id:
+                    watching.observe(step, batch)
+                else:
+                    error = self._perform(step, action)
+                batch = None
         except LostClaim:
-            return HELD_ELSEWHERE_SECONDS
+            return HELD_ELSEWHERE_SECONDS, None
         finally:
             self.store.release(claim)
 
-    def _step(self, claim: Claim) -> Step:
+    def _begin(self, claim: Claim) -> Step:
         view = self.store.view(claim.job, claim.index)
         policy = self.policy_for(view.target)
-        return Step(self.store, self.home, self.clock, self.roll, policy, self.on_progress, claim, view)
+        return Step(
+            self.store, self.home, self.clock, self.roll, policy, self.on_progress, claim, view, self.executor
+        )
 
-    def _perform(self, step: Step, action: d.Action) -> None:
-        """One action. What it raises says nothing about the job, only when to look again."""
+    def _perform(self, step: Step, action: d.Action) -> LangBatchError | None:
+        """One action. What goes wrong says nothing about the job, only when to look again."""
         try:
             with kept(self.store, step.claim) if self.renews else nullcontext():
                 if _act_alone(step, action):
-                    return
+                    return None
                 if isinstance(action, d.Upload):
                     place = placing.find_place(step)
                     if place is not None:
@@ -93,12 +158,15 @@ class Runner:
                     _act(step, action, self.open_provider(step.view.job, step.view.place))
         except SetupError as error:
             step.again().set_back(d.Setback(error.message, blocker="setup", code=error.code))
+            return error
         except ProviderError as error:
             step.again().set_back(d.after_read_error(error, _DOING[type(action)]))
+            return error
         except (BatchStorageError, OSError) as error:
             # A file could not be written. Where the database is the trouble, this write raises it again.
             text = error.message if isinstance(error, BatchStorageError) else str(error)
             step.again().set_back(d.Setback(f"local files: {text}", blocker="disk", code="storage"))
+        return None
 
 
 def _act_alone(step: Step, action: d.Action) -> bool:

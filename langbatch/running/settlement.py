@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from langbatch.clock import Clock
 from langbatch.errors import BatchStateError, Refused, RemoteNotFound
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers.base import Provider
-from langbatch.records import Attempt, Job
+from langbatch.records import Attempt, Job, RemoteBatch
 from langbatch.running.decisions import ATTEMPTS_IN_VAIN
-from langbatch.running.quota import account_label
 from langbatch.running.step import CLEAR, batch_facts
+from langbatch.shards.budgeting import bounds_of_pending, pricing_for
+from langbatch.shards.snapshot import Snapshot
 from langbatch.store import ledger
+from langbatch.store.commitments import NOTHING
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Claim
+from langbatch.targets import account_label
 
 
 def retry(store: JobStore, home: Path, job: Job, *, force: bool = False) -> None:
@@ -47,9 +51,14 @@ def retry(store: JobStore, home: Path, job: Job, *, force: bool = False) -> None
         )
     # First, so that a crash in between never leaves yesterday's results standing for today's.
     JobFolder.of(home, job.id).results.unlink(missing_ok=True)
+    bounds = {}
+    if job.has_budget:
+        pricing = pricing_for(store, home, job.targets, [shard.model for shard in chosen])
+        snapshot = Snapshot(JobFolder.of(home, job.id).path)
+        bounds = {s.index: bounds_of_pending(store, snapshot, job, s, pricing) for s in chosen}
     for shard in chosen:
         with _claimed(store, job, shard.index) as claim:
-            store.reopen(claim)
+            store.reopen(claim, bounds.get(shard.index))
 
 
 def adopt(
@@ -63,13 +72,13 @@ def adopt(
             f"shard {index} of job {job.id} has sent nothing, so no batch can be its own",
             hint=f"`langbatch reconcile {job.id} --resubmit` lets it begin.",
         )
-    batch = open_at(attempt.target).get_batch(batch_id)
+    place, batch = _find_batch(open_at, job, attempt, batch_id)
     if batch.input_file_id and attempt.file_id and batch.input_file_id != attempt.file_id:
         raise BatchStateError(
             f"batch {batch_id} reads {batch.input_file_id}, but this shard sent {attempt.file_id}",
             hint="Adopting it would give requests the results of others. Look for the right batch.",
         )
-    facts = {**batch_facts(batch), "ended_at": None, "ended_as": None}
+    facts = {**batch_facts(batch), "target": place, "ended_at": None, "ended_as": None}
     with _claimed(store, job, index) as claim:
         store.move(claim, "needs_operator", "operator_adopts", shard=CLEAR, attempt=facts, note=batch_id)
 
@@ -90,7 +99,9 @@ def resubmit(
             pass  # gone, or not to be deleted by us: the operator's word must do
     if attempt is not None and attempt.account is not None:
         ledger.forget(store, [account_label(target, None) for target in job.targets] + [attempt.account])
-    ended = {"ended_at": clock.now(), "ended_as": "resubmitted"}
+    ended: dict[str, Any] = {"ended_at": clock.now(), "ended_as": "resubmitted"}
+    if attempt is not None and attempt.create_intent_at is None:
+        ended |= NOTHING
     over = attempt is None or attempt.ended_as == "harvested"
     with _claimed(store, job, index) as claim:
         store.move(
@@ -101,6 +112,22 @@ def resubmit(
             attempt={} if over else ended,
             note=attempt.name if attempt else None,
         )
+
+
+def _find_batch(
+    open_at: Callable[[int], Provider], job: Job, attempt: Attempt, batch_id: str
+) -> tuple[int, RemoteBatch]:
+    """The batch, and the place of the target that has it. An attempt whose file is known is where that is; of
+    one that a recovery knows nothing of, the target is not known either."""
+    places = [attempt.target]
+    if attempt.file_id is None:
+        places += [place for place in range(len(job.targets)) if place != attempt.target]
+    for place in places[:-1]:
+        try:
+            return place, open_at(place).get_batch(batch_id)
+        except RemoteNotFound:
+            continue
+    return places[-1], open_at(places[-1]).get_batch(batch_id)
 
 
 def _stuck(store: JobStore, job: Job, shard: int | None) -> tuple[int, Attempt | None]:

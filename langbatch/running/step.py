@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langbatch.clock import Clock
 from langbatch.folders import JobFolder
@@ -15,6 +15,9 @@ from langbatch.records import Attempt, AttemptEnd, OnProgress, RemoteBatch, Shar
 from langbatch.running import decisions as d
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Claim
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 #: What a move forward clears: the shard is well again.
 CLEAR: dict[str, Any] = {
@@ -40,6 +43,7 @@ class Step:
     on_progress: OnProgress | None
     claim: Claim
     view: ShardView
+    executor: Executor | None = None
 
     @property
     def shard(self) -> Shard:
@@ -81,17 +85,10 @@ class Step:
     def set_back(self, setback: d.Setback, *, due_at: float | None = None) -> None:
         """Record trouble and when to look again (`due_at` None: after a growing wait); with the move that
         the trouble means, if any."""
-        now = self.clock.now()
         troubles = self.shard.troubles + 1
-        advice = setback.advice_seconds
-        shard = {
-            "troubles": troubles,
-            "waits_for": setback.waits_for,
-            "attention": setback.attention,
-            "blocker": setback.blocker,
-            "due_at": due_at or now + d.backoff_seconds(troubles, self.policy.poll_seconds, self.roll()),
-            "not_before": now + advice if advice else 0.0,
-        }
+        shard = setback_facts(setback, troubles, self.policy, self.roll(), self.clock.now())
+        if due_at:
+            shard["due_at"] = due_at
         if setback.move is None:
             self.record(shard=shard, event="trouble", note=setback.code)
             return
@@ -101,6 +98,21 @@ class Step:
     def ask_operator(self, move: Move, reason: str) -> None:
         """Stop the shard until a person settles it."""
         self.move(move, shard={**CLEAR, "attention": reason}, note=reason)
+
+
+def setback_facts(
+    setback: d.Setback, troubles: int, policy: d.Policy, roll: float, now: float
+) -> dict[str, Any]:
+    """What a shard's row remembers of trouble, its `troubles`-th in a row."""
+    advice = setback.advice_seconds
+    return {
+        "troubles": troubles,
+        "waits_for": setback.waits_for,
+        "attention": setback.attention,
+        "blocker": setback.blocker,
+        "due_at": now + d.backoff_seconds(troubles, policy.poll_seconds, roll),
+        "not_before": now + advice if advice else 0.0,
+    }
 
 
 Action = Callable[[Step, Provider], None]

@@ -8,11 +8,13 @@ from langbatch.records import RemoteFile
 from langbatch.running import decisions as d
 from langbatch.running import placing
 from langbatch.running.harvesting import settle
-from langbatch.running.quota import account_label, estimate_tokens
+from langbatch.running.quota import estimate_tokens
 from langbatch.running.reconcile import search_file
 from langbatch.running.step import CLEAR, Step
 from langbatch.shards.outgoing import prepare_payload, with_progress
+from langbatch.store.commitments import OverBudget
 from langbatch.store.reservations import NoRoom
+from langbatch.targets import account_label
 
 #: A file answered with 404 this long after its upload is taken for lost and uploaded anew, at no cost.
 ABSENT_FILE_SECONDS = 600.0
@@ -35,7 +37,12 @@ def upload(step: Step, provider: Provider, place: int) -> None:
             place=place,
             account=account_label(step.view.job.targets[place], shard.model),
             tokens=estimate_tokens(outgoing.bytes),
+            bounds=shard.bounds,
         )
+    except OverBudget as over:  # another process was faster
+        outgoing.path.unlink(missing_ok=True)
+        placing.wait_for_budget(step, over)
+        return
     except NoRoom:
         outgoing.path.unlink(missing_ok=True)
         placing.no_room_after_all(step, estimate_tokens(outgoing.bytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from langbatch.errors import (
@@ -20,11 +20,18 @@ from langbatch.status import JobStatus
 
 def obstacle(shards: Sequence[Shard]) -> LangBatchError | None:
     """What a person must mend, where nothing of the job can go on without; None otherwise."""
-    unfinished = [shard for shard in shards if shard.state != "done"]
+    unfinished = _first_in_line(shard for shard in shards if shard.state != "done")
     blockers = {shard.blocker for shard in unfinished}
     if not unfinished or None in blockers:
         return None
     text = next(shard.attention for shard in unfinished) or "the job is paused"
+    if "budget" in blockers:
+        return SetupError(
+            f"{text} ({len(unfinished)} of {len(shards)} shards are not sent)",
+            hint="Raise it by submitting the same file again: `langbatch submit FILE --max-cost N` (or "
+            "--max-tokens; it stays the same job), or cancel the job. What was sent is not lost.",
+            code="budget",
+        )
     then = "then run `langbatch resume`. Nothing was lost."
     if "disk" in blockers:
         return BatchStorageError(text, hint=f"Free some disk space, {then}")
@@ -35,6 +42,12 @@ def obstacle(shards: Sequence[Shard]) -> LangBatchError | None:
             "the same job), or mend the credentials and run `langbatch resume`. Nothing was lost.",
         )
     return AccessRefused(text, hint=f"Check the key, token or role, {then}")
+
+
+def _first_in_line(shards: Iterable[Shard]) -> list[Shard]:
+    """Without those that wait for what the others give back to the budget, if there are others."""
+    given = list(shards)
+    return [shard for shard in given if shard.waits_for != "budget"] or given
 
 
 def never_reached(shards: Sequence[tuple[Shard, Attempt | None]]) -> Unreachable | None:
@@ -56,7 +69,7 @@ def _answered(attempt: Attempt | None) -> bool:
 
 def in_trouble(shards: Sequence[Shard]) -> bool:
     """Whether every shard that could move is held up by failing calls. Quota and grace are no outage."""
-    moving = [shard for shard in shards if shard.state not in ("done", "needs_operator")]
+    moving = _first_in_line(shard for shard in shards if shard.state not in ("done", "needs_operator"))
     return bool(moving) and all(shard.waits_for == "trouble" for shard in moving)
 
 
@@ -110,11 +123,5 @@ def settling(shards: Sequence[tuple[Shard, Attempt | None]]) -> bool:
 
 def progress_of(status: JobStatus) -> Progress:
     """How far the requests have come, by the service's own counts while a batch runs."""
-    done = status.total - status.counts.pending
-    running = sum(
-        shard.batch_counts.completed + shard.batch_counts.failed
-        for shard in status.shards
-        if shard.state in ("active", "harvesting")
-    )
     detail = status.attention or f"{status.state}: {status.status}"
-    return Progress("wait", min(done + running, status.total), status.total, "requests", detail)
+    return Progress("wait", status.done, status.total, "requests", detail)

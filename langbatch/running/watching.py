@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from langbatch.errors import Refused, RemoteNotFound
 from langbatch.providers.base import Provider
+from langbatch.records import RemoteBatch
 from langbatch.running import decisions as d
 from langbatch.running import placing
 from langbatch.running.reconcile import search_batches
@@ -21,11 +23,16 @@ def poll(step: Step, provider: Provider) -> None:
     except RemoteNotFound:
         _check_lost(step, provider, attempt.batch_id)
         return
-    now = step.clock.now()
+    observe(step, batch)
+
+
+def observe(step: Step, batch: RemoteBatch) -> None:
+    """Record what the service shows of the shard's batch, in a reply of its own or in a list."""
+    attempt, now = step.attempt, step.clock.now()
     age = now - (attempt.create_intent_at or now)
-    facts = {**batch_facts(batch), "polled_at": now}
     match d.judge_batch(batch, age):
         case "ended":
+            facts = {**batch_facts(batch), "polled_at": now}
             step.move("batch_ended", shard=CLEAR, attempt=facts, note=batch.status)
         case "quota_bounced":
             # The wait grows with the attempts, since each of them has cleared the shard's troubles.
@@ -33,19 +40,39 @@ def poll(step: Step, provider: Provider) -> None:
             held = placing.learn_of_bounce(step, batch.faults[0].message)
             text = "waiting for token quota"
             shard = {**CLEAR, "due_at": held or now + wait, "attention": text, "waits_for": "quota"}
-            ended = {**facts, **step.ended("quota_bounced")}
+            ended = {**batch_facts(batch), "polled_at": now, **step.ended("quota_bounced")}
             step.move("quota_bounced", shard=shard, attempt=ended, note=batch.id)
         case "strange":
             step.ask_operator(
                 "batch_lost", f"the batch has had the unknown status {batch.status!r} for two days"
             )
         case "running":
-            due = now + d.poll_wait_seconds(age, step.policy.poll_seconds, step.roll())
-            strange = batch.status not in d.KNOWN_BATCH_STATUSES
-            strange_text = f"the service reports the unknown status {batch.status!r}" if strange else None
-            event = "status" if batch.status != attempt.batch_status else None
-            shard = {**CLEAR, "due_at": due, "attention": strange_text, "waits_for": "batch"}
-            step.record(shard=shard, attempt=facts, event=event, note=batch.status)
+            news = running_news(batch, attempt.batch_status, age, step.policy, step.roll(), now)
+            step.record(shard=news.shard, attempt=news.attempt, event=news.event, note=batch.status)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What to record of an active shard whose state stays as it is; see `JobStore.record`."""
+
+    shard: dict[str, Any]
+    attempt: dict[str, Any]
+    event: str | None
+
+
+def running_news(
+    batch: RemoteBatch, status_before: str | None, age: float, policy: d.Policy, roll: float, now: float
+) -> News:
+    """Of a batch that runs, `age` seconds old: its counts, and when to look again."""
+    strange = batch.status not in d.KNOWN_BATCH_STATUSES
+    shard = {
+        **CLEAR,
+        "due_at": now + d.poll_wait_seconds(age, policy.poll_seconds, roll),
+        "attention": f"the service reports the unknown status {batch.status!r}" if strange else None,
+        "waits_for": "batch",
+    }
+    event = "status" if batch.status != status_before else None
+    return News(shard, {**batch_facts(batch), "polled_at": now}, event)
 
 
 def _check_lost(step: Step, provider: Provider, batch_id: str) -> None:

@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from langbatch import failpoints, ids, targets
 from langbatch.clock import Clock
 from langbatch.config import target_warnings
 from langbatch.errors import BatchStorageError
 from langbatch.folders import JobFolder
+from langbatch.money.costs import Budget, nanos
 from langbatch.providers import limits_for
 from langbatch.publish import sync_folder
 from langbatch.records import OnProgress, Target
@@ -23,7 +24,12 @@ from langbatch.shards.sharding import ShardPlan, plan_shards
 from langbatch.shards.snapshot import Snapshot, SnapshotWriter
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from langbatch.store.store import JobStore
+
+
+NO_BUDGET: Final = Budget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +94,17 @@ def admit(
     draft: bool = False,
     max_requests_per_shard: int | None = None,
     job_id: str | None = None,
+    budget: Budget = NO_BUDGET,
     on_progress: OnProgress | None = None,
+    executor: Executor | None = None,
 ) -> Submission:
-    """Store `source` as a job, or find the one that the same bytes on the same target made.
+    """Store `source` as a job, or find the one that the same bytes on the same target made. A `budget` is
+    the job's from now on; `SetupError` for one that could not be kept, and nothing is stored.
 
     A `draft` has no shards until it is started, so that no `resume` sends it before. A crash before
     the job's row is written leaves only a folder that nothing points to.
     """
+    from langbatch.shards.budgeting import bound_plans, change_budget, pricing_for, require_currency
     from langbatch.store.store import NewJob
 
     job_id = job_id or ids.new_job_id(clock.now())
@@ -105,7 +115,7 @@ def admit(
             # The snapshot, and the payload of one shard while it is sent.
             require_room(home, 2 * source.stat().st_size, "the snapshot of this file")
         with SnapshotWriter(making) as writer:
-            intake = read_requests(source, rules, into=writer, on_progress=on_progress)
+            intake = read_requests(source, rules, into=writer, on_progress=on_progress, executor=executor)
         if intake.problems and not rules.skip_invalid:
             raise refusal(intake)
         assert writer.written is not None
@@ -115,6 +125,8 @@ def admit(
         if not new and (existing := store.job_for(reuse)) is not None:
             # Another api-version or path than at first: the one that did not work, or it would not be tried.
             store.update_settings(existing.key, targets.with_settings_of(existing.targets, meant))
+            if budget.limits_anything:
+                change_budget(store, home, existing, budget, on_progress)
             return Submission(existing.id, False, intake, target_warnings(target))
         snapshot = Snapshot(making)
         plans, first_lines = (
@@ -122,6 +134,12 @@ def admit(
             if draft
             else plan(snapshot, (target, *others), max_requests_per_shard, intake.model_runs(), intake.model)
         )
+        currency = None
+        if budget.limits_anything:
+            where = (target, *others)
+            pricing = pricing_for(store, home, where, intake.models)
+            currency = require_currency(budget, where, intake.models, pricing)
+            plans = bound_plans(snapshot, plans, where, budget, pricing, on_progress)
         with failpoints.around("rename"):
             making.rename(folder)
         sync_folder(folder.parent)  # the job's row must not outlive its folder in a power cut
@@ -139,11 +157,16 @@ def admit(
                 shards=plans,
                 first_lines=first_lines,
                 others=others,
+                max_tokens=budget.max_tokens,
+                max_cost_nanos=None if budget.max_cost is None else nanos(budget.max_cost),
+                currency=currency,
             ),
             replace_old=new,
         )
         if not created:  # another process stored the same bytes at the same moment
             shutil.rmtree(folder, ignore_errors=True)
+            if budget.limits_anything:
+                change_budget(store, home, job, budget, on_progress)
         return Submission(job.id, created, intake, target_warnings(target))
     except OSError as error:
         raise BatchStorageError(

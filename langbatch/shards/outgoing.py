@@ -13,6 +13,7 @@ from langbatch.folders import JobFolder
 from langbatch.publish import private_folder
 from langbatch.records import OnProgress, Progress, ShardView
 from langbatch.requests.validation import edit_line
+from langbatch.shards.names import AttemptName, Extent
 from langbatch.shards.payload import write_payload
 from langbatch.shards.snapshot import Snapshot
 from langbatch.targets import sent_url
@@ -53,8 +54,16 @@ def prepare_payload(store: JobStore, home: Path, view: ShardView, number: int, p
         edit=edit_line,
         ordinals=wanted,
     )
-    name = f"lb-{store.store_id}-{job.id}-{shard.index:05d}-{number}-{payload.sha256[:8]}.jsonl"
-    return Outgoing(payload.path, name, payload.requests, payload.bytes)
+    name = AttemptName(
+        store.store_id,
+        job.id,
+        shard.index,
+        number,
+        payload.sha256[:8],
+        Extent(shard.first, shard.requests),
+        len(job.targets),
+    )
+    return Outgoing(payload.path, str(name), payload.requests, payload.bytes)
 
 
 class _Told(io.BufferedReader):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final
 
 from langbatch.errors import BatchValidationError
-from langbatch.records import Limits, Problem
+from langbatch.records import Bounds, Limits, Problem
 
 #: Of a provider's bytes; its request counts are used in full (contract, section 10).
 BYTES_PERCENT: Final = 95
@@ -24,6 +24,8 @@ class ShardPlan:
     byte_start: int
     bytes: int
     model: str | None = None
+    #: For a job with a budget only.
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 def plan_shards(

@@ -1,9 +1,11 @@
 """A job's private copy of its input: what was accepted, where each line is, and what it is called.
 
-Four files (docs/design.md): `requests.jsonl`, `requests.idx` (`<II`: bytes of the line with its newline,
-line number in the user's file), `requests.ids` (custom_id as a JSON string token, one a line) and, under
+Five files (docs/design.md): `requests.jsonl`, `requests.idx` (`<II`: bytes of the line with its newline,
+line number in the user's file), `requests.ids` (custom_id as a JSON string token, one a line),
+`requests.marks` (`<QQ` for every 4096th request: where its line and its id begin) and, under
 `--skip-invalid`, `rejects.jsonl`. Embedding jobs add `requests.inputs` (`<I`: inputs of the request).
-No byte offsets are stored: they are sums of lengths, and a shard's row knows where its lines begin.
+Every other place is a sum of lengths from the mark before it, so that no shard is found by walking through
+those before it.
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ import os
 import shutil
 import sys
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom, BufferedReader
+from itertools import islice
 from pathlib import Path
+from struct import unpack
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
 
 from langbatch import failpoints
 from langbatch.errors import BatchStorageError
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 REQUESTS = "requests.jsonl"
 INDEX = "requests.idx"
 IDS = "requests.ids"
+MARKS = "requests.marks"
 INPUTS = "requests.inputs"
 REJECTS = "rejects.jsonl"
 
@@ -39,6 +46,8 @@ _BLOCK_BYTES = 1 << 20
 _INDEX_ENTRY_BYTES = 8
 #: Index entries read at once: 64 kB.
 _INDEX_RUN = 8192
+_MARK_EVERY = 4096
+_MARK_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +72,13 @@ class SnapshotWriter:
         self._own_digest: _Hash | None = None
         self._total = 0
         self._bytes = 0
+        self._id_bytes = 0
         self.written: Written | None = None
         with _storage(folder):
             private_folder(folder)
             folder.chmod(0o700)
         try:
-            for name in (REQUESTS, INDEX, IDS):
+            for name in (REQUESTS, INDEX, IDS, MARKS):
                 self._open(name)
         except BatchStorageError:
             self.discard()
@@ -109,17 +119,28 @@ class SnapshotWriter:
         entries = array("I", bytes(_INDEX_ENTRY_BYTES * len(lengths)))
         entries[0::2] = lengths
         entries[1::2] = line_numbers
+        ids = b"\n".join(id_tokens) + b"\n"
         with _storage(self._folder):
+            self._files[MARKS].write(_little(self._marks(lengths, id_tokens)))
             for part in parts:
                 self._files[REQUESTS].write(part)
                 self._bytes += len(part)
                 if self._own_digest is not None:
                     self._own_digest.update(part)
             self._files[INDEX].write(_little(entries))
-            self._files[IDS].write(b"\n".join(id_tokens) + b"\n")
+            self._files[IDS].write(ids)
             if inputs is not None:
                 self._open(INPUTS).write(_little(inputs))
         self._total += len(id_tokens)
+        self._id_bytes += len(ids)
+
+    def _marks(self, lengths: array[int], id_tokens: Sequence[bytes]) -> array[int]:
+        """The marks that fall on the requests that are about to be written."""
+        marks = array("Q")
+        for index in range(-self._total % _MARK_EVERY, len(id_tokens), _MARK_EVERY):
+            marks.append(self._bytes + sum(lengths[:index]))
+            marks.append(self._id_bytes + sum(map(len, id_tokens[:index])) + index)
+        return marks
 
     def reject(self, record: Mapping[str, Any]) -> None:
         """Append one refused line, with its reasons, to `rejects.jsonl`."""
@@ -133,7 +154,7 @@ class SnapshotWriter:
                 file.seek(0)
                 file.truncate()
         self._own_digest = None
-        self._total = self._bytes = 0
+        self._total = self._bytes = self._id_bytes = 0
 
     def close(self, input_digest: _Hash | None = None) -> Written:
         """Put everything on disk. `input_digest` is the reader's, for a snapshot that `follows_input`."""
@@ -214,18 +235,15 @@ class Snapshot:
             return self._entries(file, 4 * count)
 
     def span(self, first: int, count: int, byte_start: int | None = None) -> tuple[int, int]:
-        """Where these requests' lines begin and end in `requests.jsonl`.
-
-        Sums up lengths from the start, unless `byte_start` says where request `first` begins.
-        """
+        """Where these requests' lines begin and end in `requests.jsonl`; `byte_start`: where, if known."""
         self._check(first, count)
-        start = self._sum_lengths(0, first) if byte_start is None else byte_start
+        start = self._line_start(first) if byte_start is None else byte_start
         return start, start + self._sum_lengths(first, count)
 
     def lines(self, first: int, count: int, byte_start: int | None = None) -> Iterator[bytes]:
         """The requests' lines, each with its newline."""
         self._check(first, count)
-        start = self._sum_lengths(0, first) if byte_start is None else byte_start
+        start = self._line_start(first) if byte_start is None else byte_start
         return self._stream_lines(start, count)
 
     def _stream_lines(self, start: int, count: int) -> Iterator[bytes]:
@@ -240,10 +258,13 @@ class Snapshot:
     def ids(self, first: int, count: int) -> list[str]:
         """The requests' custom_ids."""
         self._check(first, count)
+        at, _, start = self._mark(first)
         with _storage(self._folder), (self._folder / IDS).open("rb", buffering=_BLOCK_BYTES) as file:
-            for _ in range(first):
-                file.readline()
-            return [json.loads(file.readline()) for _ in range(count)]
+            file.seek(start)
+            tokens = list(islice(file, first - at, first - at + count))
+        if len(tokens) != count:
+            raise BatchStorageError(f"{self._folder / IDS} is shorter than its index says")
+        return _decode_ids(b"[" + b",".join(tokens) + b"]")
 
     @property
     def sha256(self) -> str:
@@ -257,6 +278,24 @@ class Snapshot:
     def _check(self, first: int, count: int) -> None:
         if first < 0 or count < 0 or first + count > self.total:
             raise ValueError(f"requests {first}+{count} are not within the snapshot's {self.total}")
+
+    def _mark(self, request: int) -> tuple[int, int, int]:
+        """The marked request nearest before, where its line begins, and where its id does."""
+        place = request // _MARK_EVERY
+        try:
+            with (self._folder / MARKS).open("rb") as file:
+                file.seek(_MARK_BYTES * place)
+                mark = file.read(_MARK_BYTES)
+        except FileNotFoundError:  # written before there were marks
+            return 0, 0, 0
+        if len(mark) != _MARK_BYTES:
+            return 0, 0, 0
+        line, id_ = unpack("<QQ", mark)
+        return place * _MARK_EVERY, line, id_
+
+    def _line_start(self, request: int) -> int:
+        at, start, _ = self._mark(request)
+        return start + self._sum_lengths(at, request - at)
 
     def _column(self, first: int, count: int, column: int) -> array[int]:
         self._check(first, count)
@@ -286,6 +325,9 @@ class Snapshot:
         if sys.byteorder == "big":
             values.byteswap()
         return values
+
+
+_decode_ids: Callable[[bytes], list[str]] = msgspec.json.Decoder(list[str]).decode
 
 
 def _little(values: array[int]) -> array[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from langbatch.records import (
     OUTCOMES,
     Attempt,
     BatchCounts,
+    Bounds,
     Job,
     Shard,
     Tally,
@@ -21,7 +22,15 @@ from langbatch.records import (
 )
 
 _USAGE = tuple(f.name for f in fields(Usage))
-_SHARD = tuple(f.name for f in fields(Shard) if f.name not in ("tally", "usage"))
+_SHARD = tuple(f.name for f in fields(Shard) if f.name not in ("tally", "usage", "bounds"))
+#: In the order of the record's fields.
+BOUNDS = (
+    "most_input_tokens",
+    "most_tokens",
+    "most_cost_nanos",
+    "cautious_tokens",
+    "cautious_cost_nanos",
+)
 _ATTEMPT = tuple(f.name for f in fields(Attempt) if f.name != "batch_counts")
 _JOB = tuple(f.name for f in fields(Job) if f.name not in ("target", "others", "tally", "usage"))
 
@@ -56,6 +65,7 @@ def shard_and_attempt(row: sa.Row[Any]) -> tuple[Shard, Attempt | None]:
     shard = Shard(
         tally=Tally(*(values[f"s_{name}"] for name in OUTCOMES)),
         usage=Usage(*(values[f"s_{name}"] for name in _USAGE)),
+        bounds=Bounds(*(values[f"s_{name}"] for name in BOUNDS)),
         **{name: values[f"s_{name}"] for name in _SHARD},
     )
     return shard, None if values["a_number"] is None else _attempt(values, "a_")
@@ -74,6 +84,10 @@ def _attempt(values: Any, prefix: str) -> Attempt:
         ),
         **{name: values[prefix + name] for name in _ATTEMPT},
     )
+
+
+def from_bounds(bounds: Bounds) -> dict[str, int | None]:
+    return dict(zip(BOUNDS, astuple(bounds), strict=True))
 
 
 def unsuccessful(row: sa.Row[Any]) -> Unsuccessful:

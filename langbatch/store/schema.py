@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = "0001"
+from langbatch.store.version import SCHEMA_VERSION as SCHEMA_VERSION
 
 metadata = MetaData()
 
@@ -82,6 +82,10 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("attention", Text),
     Column("remark", Text, comment="stands in attention when no shard has anything to say: it was recovered"),
+    Column("max_tokens", BigInteger, comment="the budget: input and output tokens of all attempts together"),
+    Column("max_cost_nanos", BigInteger, comment="the budget: billionths of `currency`"),
+    Column("currency", String(8)),
+    Column("counts_agree", Boolean, comment="no more input was reported than we had counted"),
     Column("succeeded", Integer, nullable=False),
     Column("errored", Integer, nullable=False),
     Column("expired", Integer, nullable=False),
@@ -116,10 +120,15 @@ shards = Table(
     Column("troubles", Integer, nullable=False, comment="consecutive failed calls, for backoff"),
     Column("crashes", Integer, nullable=False, comment="processes that died holding it since its last move"),
     Column("in_vain", Integer, nullable=False, comment="paid attempts since the last that brought a success"),
-    Column("waits_for", String(16), comment="trouble, quota, throttle, file, fate or batch"),
-    Column("blocker", String(16), comment="access, setup or disk: a person must mend it"),
+    Column("waits_for", String(16), comment="trouble, quota, budget, throttle, file, fate or batch"),
+    Column("blocker", String(16), comment="access, setup, disk or budget: a person must mend it"),
     Column("attention", Text, comment="what it waits for, in words, masked"),
     Column("ended_as", String(16)),
+    Column("most_input_tokens", BigInteger, comment="of its next attempt, counted; with a budget only"),
+    Column("most_tokens", BigInteger, comment="with the output's bound"),
+    Column("most_cost_nanos", BigInteger),
+    Column("cautious_tokens", BigInteger, comment="the same, as long as `counts_agree` is not so"),
+    Column("cautious_cost_nanos", BigInteger),
     Column("succeeded", Integer, nullable=False),
     Column("errored", Integer, nullable=False),
     Column("expired", Integer, nullable=False),
@@ -157,6 +166,13 @@ attempts = Table(
     Column("target", Integer, nullable=False, comment="place of its target among the job's"),
     Column("account", Text, index=True, comment="the quota it counts against"),
     Column("tokens", BigInteger, nullable=False, comment="input tokens reserved for it, estimated"),
+    Column("counted_input_tokens", BigInteger, comment="upper end of our count; with a budget only"),
+    Column("committed_tokens", BigInteger, comment="of the budget: its bound, or what it used"),
+    Column("committed_cost_nanos", BigInteger),
+    Column("input_tokens", BigInteger, comment="reported in its rows"),
+    Column("output_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("answer_model", Text, comment="the model that its answers name: what the deployment runs"),
     Column("file_id", Text, index=True),
     Column("file_bytes", BigInteger, comment="bytes sent, to compare with what the service says"),
     Column("uploaded_at", Float),

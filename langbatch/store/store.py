@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from langbatch.lifecycle import SETTLED_JOB_STATES, Move
 from langbatch.records import (
     OUTCOMES,
     Attempt,
+    Bounds,
     Job,
     Shard,
     ShardView,
@@ -34,7 +36,7 @@ from langbatch.records import (
     Usage,
 )
 from langbatch.shards.sharding import ShardPlan
-from langbatch.store import reservations, rows
+from langbatch.store import commitments, observation, reservations, rows
 from langbatch.store.database import (
     connect,
     lease_clock,
@@ -66,6 +68,10 @@ class NewJob:
     shards: Sequence[ShardPlan]
     first_lines: Sequence[int]
     others: tuple[Target, ...] = ()
+    #: The budget, as in `Job`.
+    max_tokens: int | None = None
+    max_cost_nanos: int | None = None
+    currency: str | None = None
 
 
 class JobStore:
@@ -169,6 +175,9 @@ class JobStore:
                 reuse_key=new.reuse_key,
                 total=new.total,
                 rejected=new.rejected,
+                max_tokens=new.max_tokens,
+                max_cost_nanos=new.max_cost_nanos,
+                currency=new.currency,
                 state="running" if new.shards else "draft",
                 cancel_requested=False,
                 created_at=now,
@@ -211,6 +220,7 @@ class JobStore:
                     "bytes": plan.bytes,
                     "model": plan.model,
                     "state": "waiting",
+                    **rows.from_bounds(plan.bounds),
                     **fresh,
                 }
                 for plan, line in zip(plans, first_lines, strict=True)
@@ -252,20 +262,20 @@ class JobStore:
             hint="Give more of the id.",
         )
 
-    def jobs(self, *, unfinished: bool = False) -> list[Job]:
-        """All jobs, oldest first."""
+    def jobs(self, *, unfinished: bool = False, keys: Collection[int] | None = None) -> list[Job]:
+        """All jobs, or those with these keys, oldest first."""
         query = sa.select(jobs).order_by(jobs.c.key)
         if unfinished:
             query = query.where(jobs.c.state.not_in(SETTLED_JOB_STATES))
+        if keys is not None:
+            query = query.where(jobs.c.key.in_(keys))
         with self._reading() as connection:
             return [rows.job(row) for row in connection.execute(query)]
 
     def shards(self, job: int) -> list[tuple[Shard, Attempt | None]]:
         """A job's shards in input order, each with its newest attempt."""
         with self._reading() as connection:
-            pairs = connection.execute(
-                _shards_with_attempt().where(shards.c.job == job).order_by(shards.c.first)
-            )
+            pairs = connection.execute(_SHARDS_OF_JOB, {"job": job})
             return [rows.shard_and_attempt(row) for row in pairs]
 
     def attempts(self, job: int, shard: int) -> list[Attempt]:
@@ -306,11 +316,18 @@ class JobStore:
         with self._reading() as connection:
             return connection.execute(query).scalar() is not None
 
-    def unfinished_shards(self, job: int | None = None) -> list[tuple[int, int, float, float]]:
+    def unfinished_shards(
+        self, of_jobs: Collection[int] | None = None
+    ) -> list[tuple[int, int, float, float]]:
         """`(job, index, due_at, not_before)` of every shard that may still move by itself, most due first."""
-        query = _MOVING if job is None else _MOVING_OF_JOB
+        query, keys = (_MOVING, {}) if of_jobs is None else (_MOVING_OF_JOBS, {"jobs": list(of_jobs)})
         with self._reading() as connection:
-            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query, {"job": job})]
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query, keys)]
+
+    def live_batches(self, of_jobs: Collection[int] | None = None) -> list[observation.LiveBatch]:
+        """The running batches of these jobs, or of all, that may be looked at without a claim."""
+        with self._reading() as connection:
+            return observation.live_batches(connection, of_jobs)
 
     def unsuccessful(self, job: int, first: int = 0, count: int | None = None) -> list[Unsuccessful]:
         """The requests without success among `count` from ordinal `first`, in input order."""
@@ -377,7 +394,8 @@ class JobStore:
         note: str | None = None,
     ) -> None:
         """Apply one move with the facts it brings. Raises `IllegalMove` for one the table does not
-        know, `LostClaim` where the shard is no longer ours; nothing is changed then."""
+        know, `LostClaim` where the shard is no longer ours; `NoRoom` and `OverBudget` where a batch may not
+        be created now. Nothing is changed then."""
         with self._writing() as tx:
             if move == "create_begins":
                 reserving = tx.execute(_RESERVING, {"job": claim.job, "index": claim.index}).one()
@@ -386,7 +404,15 @@ class JobStore:
                     reservations.require_room(
                         tx, reserving.account, reserving.tokens, ours, reservations.HOLDING
                     )
-            tx.move(claim, origin, move, shard or {}, attempt or {}, note)
+            facts = dict(attempt or {})
+            if move == "create_begins":
+                facts |= commitments.confirm(tx, claim)
+            elif move == "operator_adopts":
+                facts |= commitments.commit_unasked(tx, claim)
+            elif move in commitments.RELEASING:
+                facts |= commitments.NOTHING
+                commitments.wake(tx, claim.job)
+            tx.move(claim, origin, move, shard or {}, facts, note)
             if move == "batch_ended":
                 reserving = tx.execute(_RESERVING, {"job": claim.job, "index": claim.index}).one()
                 reservations.lift_hold(tx, reserving.account)
@@ -399,7 +425,8 @@ class JobStore:
             if row.state != "waiting" or (row.attempt != 0 and row.succeeded):
                 raise LostClaim("the shard has been sent meanwhile")
             head, *rest = pieces
-            tx.patch(claim, row.attempt, {"requests": head.count, "bytes": head.bytes}, {}, state="waiting")
+            facts = {"requests": head.count, "bytes": head.bytes, **rows.from_bounds(head.bounds)}
+            tx.patch(claim, row.attempt, facts, {}, state="waiting")
             last = tx.execute(
                 sa.select(sa.func.max(shards.c.index)).where(shards.c.job == claim.job)
             ).scalar_one()
@@ -420,15 +447,18 @@ class JobStore:
         place: int = 0,
         account: str | None = None,
         tokens: int = 0,
+        bounds: Bounds | None = None,
     ) -> None:
-        """Commit the intent to upload: the attempt's row, its reservation and the move, before any byte is
-        sent. `NoRoom` where the quota `account` has no room for `tokens` any more.
+        """Commit the intent to upload: the attempt's row, its reservations and the move, before any byte is
+        sent. `NoRoom` where the quota `account` has no room for `tokens` any more, `OverBudget` where the
+        job's budget has none for `bounds`.
 
         An open attempt before `number` was on another target, and had stored nothing there: it is over."""
         now = self._clock.now()
         with self._writing() as tx:
             if account is not None:
                 reservations.require_room(tx, account, tokens, (claim.job, claim.index))
+            committed = commitments.reserve(tx, claim, number, bounds or Bounds())
             tx.execute(
                 attempts.update()
                 .where(
@@ -437,7 +467,7 @@ class JobStore:
                     attempts.c.number < number,
                     attempts.c.ended_at.is_(None),
                 )
-                .values(ended_at=now, ended_as="moved_away")
+                .values(ended_at=now, ended_as="moved_away", **commitments.NOTHING)
             )
             exists = tx.execute(
                 sa.select(attempts.c.name).where(
@@ -473,6 +503,7 @@ class JobStore:
                     "file_bytes": file_bytes,
                     "account": account,
                     "tokens": tokens,
+                    **committed,
                 },
                 name,
                 number=number,
@@ -500,6 +531,14 @@ class JobStore:
                 tx.log(claim.job, claim.index, row.attempt, event, row.state, row.state, note)
             tx.refresh_job(claim.job)
 
+    def record_seen(self, seen: Sequence[observation.Seen]) -> set[tuple[int, int]]:
+        """As `record`, for many running batches at once and without claims. The shards `(job, index)` that
+        were written; the others are held, or were changed or looked at by somebody else meanwhile."""
+        if not seen:
+            return set()
+        with self._writing() as tx:
+            return observation.record(tx, seen)
+
     def finish(
         self,
         claim: Claim,
@@ -514,10 +553,12 @@ class JobStore:
         note: str | None = None,
         files: Callable[[], None] | None = None,
         paid: bool = False,
+        counts_agree: bool | None = None,
     ) -> None:
         """A move to `done`, with the shard's outcomes, in one transaction.
 
         `paid`: whether the attempt had a batch that ran; those that bring no further success are counted.
+        `counts_agree`: whether the service reported no more input than was counted; None: cannot be told.
         `files` changes the shard's files while the claim is known to hold: a process that was frozen and
         comes back must not put its old files over those of the one that took over.
         """
@@ -525,7 +566,12 @@ class JobStore:
             row = tx.require(claim)
             in_vain = 0 if tally.succeeded > row.succeeded else row.in_vain + paid
             facts = {**shard, **summary(tally, usage), "in_vain": in_vain}
-            tx.move(claim, origin, move, facts, attempt, note)
+            # Of an attempt that was open; what an earlier one used stays.
+            given = commitments.NOTHING if attempt and move in commitments.RELEASING else {}
+            tx.move(claim, origin, move, facts, {**attempt, **given}, note)
+            if counts_agree is not None:
+                commitments.note_counts(tx, claim.job, counts_agree)
+            commitments.wake(tx, claim.job)
             if files is not None:
                 files()
             tx.execute(
@@ -535,8 +581,9 @@ class JobStore:
                     unsuccessful.c.ordinal < row.first + row.requests,
                 )
             )
-            batch = [rows.from_unsuccessful(claim.job, item) for item in rows_without_success]
-            if batch:
+            left = iter(rows_without_success)
+            # A batch that failed as a whole has a hundred thousand of them: never all as dictionaries.
+            while batch := [rows.from_unsuccessful(claim.job, item) for item in islice(left, 1_000)]:
                 tx.execute(unsuccessful.insert(), batch)
             tx.refresh_job(claim.job)
 
@@ -565,8 +612,9 @@ class JobStore:
             tx.log(job, None, None, "cancel_requested", None, None, None)
             return True
 
-    def reopen(self, claim: Claim) -> None:
-        """Send a finished shard's requests without success again, as the next attempt."""
+    def reopen(self, claim: Claim, bounds: Bounds | None = None) -> None:
+        """Send a finished shard's requests without success again, as the next attempt; `bounds` are theirs,
+        for a job with a budget."""
         with self._writing() as tx:
             tx.execute(
                 jobs.update().where(jobs.c.key == claim.job).values(cancel_requested=False, finished_at=None)
@@ -581,6 +629,7 @@ class JobStore:
                     "not_before": 0.0,
                     "troubles": 0,
                     "attention": None,
+                    **rows.from_bounds(bounds or Bounds()),
                     # Pending again: what they end with is open once more.
                     **{name: 0 for name in OUTCOMES if name != "succeeded"},
                 },
@@ -616,8 +665,9 @@ _MOVING = (
     .where(shards.c.state != "done", shards.c.state != "needs_operator")
     .order_by(shards.c.due_at, shards.c.job, shards.c.index)
 )
-_MOVING_OF_JOB = _MOVING.where(shards.c.job == sa.bindparam("job"))
+_MOVING_OF_JOBS = _MOVING.where(shards.c.job.in_(sa.bindparam("jobs", expanding=True)))
 _ONE_JOB = sa.select(jobs).where(jobs.c.key == sa.bindparam("job"))
+_SHARDS_OF_JOB = _shards_with_attempt().where(shards.c.job == sa.bindparam("job")).order_by(shards.c.first)
 _ONE_SHARD = _shards_with_attempt().where(*_THIS_SHARD)
 _FRUITLESS_ATTEMPTS = (
     sa.select(sa.func.count())

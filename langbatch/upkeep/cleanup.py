@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from langbatch.folders import JobFolder
 from langbatch.providers.base import Provider
 from langbatch.publish import TEMPORARY_PREFIX
 from langbatch.records import FilePage, Job, RemoteFile
+from langbatch.shards.names import read_name
 from langbatch.upkeep.listing import walk_files
 
 if TYPE_CHECKING:
@@ -73,10 +74,15 @@ def spent_files(item: AttemptFiles, has_results: bool) -> Iterator[str]:
 
 
 def stray_files(
-    listed: Iterable[RemoteFile], known: Iterable[AttemptFiles], store_id: str, service_now: float
+    listed: Iterable[RemoteFile],
+    known: Iterable[AttemptFiles],
+    store_id: str,
+    service_now: float,
+    left: Collection[str] = (),
 ) -> Iterator[str]:
     """Ids of listed files of this store that belong to no attempt, or to one that ended before it knew its
-    file's id: uploads whose reply was lost, and jobs that were purged."""
+    file's id: uploads whose reply was lost, and jobs that were purged. `left`: ids of jobs that are still to
+    be recovered; their batches may be reading, and their requests may be nowhere else."""
     by_name = {item.name: item for item in known}
     for file in listed:
         name = file.filename or ""
@@ -87,6 +93,9 @@ def stray_files(
             continue  # judged as its attempt's
         if item is not None and item.file_id is None and item.ended_as not in _INPUT_IS_SPENT:
             continue  # its upload is being looked for
+        parts = read_name(name)
+        if parts is not None and parts.job_id in left:
+            continue
         if file.created_at is not None and file.created_at < service_now - ORPHAN_SECONDS:
             yield file.id
 
@@ -118,6 +127,7 @@ class Sweeper:
         return Cleanup(tuple(deleted), kept, tuple(self._sweep_home()), tuple(errors))
 
     def _tidy_endpoint(self, name: str, host: str, provider: Provider, deleted: list[str]) -> int:
+        from langbatch.store.left_behind import left_behind
         from langbatch.store.remote_files import attempt_files, mark_gone
 
         known = attempt_files(self.store, name, host)
@@ -144,7 +154,8 @@ class Sweeper:
                 }
                 if ids == set(spent) and item.shard_state == "done":
                     tidied.append(item)
-            for file_id in stray_files(listed, known, self.store.store_id, service_now):
+            left = left_behind(self.store)
+            for file_id in stray_files(listed, known, self.store.store_id, service_now, left):
                 self._delete(provider, file_id, deleted, gone)
         finally:
             if not self.dry_run:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from langbatch.clock import Clock
 from langbatch.config import Credentials, Settings, resolve_target, target_warnings
+from langbatch.error_codes import explain
 from langbatch.errors import (
     AccessRefused,
     FateUnknown,
@@ -87,6 +88,8 @@ class Examination:
         findings += surroundings.check_home(self.settings)
         database, examined = surroundings.check_database(self.settings)
         findings.append(database)
+        if target is not None and examined is not None and examined.jobs:
+            findings += self._deployments(target)
         usual = Settings.load(environ={}).home
         findings += surroundings.check_other_stores(self.settings, self.environ, usual)
         if target is None or credentials is None:
@@ -103,6 +106,20 @@ class Examination:
             return Diagnosis(tuple(findings), facts)
         finally:
             opened.close()
+
+    def _deployments(self, target: Target) -> Iterator[Finding]:
+        """What became of the last batch of each deployment there: nothing else tells whether it takes any."""
+        from langbatch.store import refusals
+
+        prefix = "/".join(filter(None, (target.provider, target.host, target.model)))
+        for refused in refusals.newest(self.open_store(), prefix):
+            if target.model is not None and refused.label != prefix:
+                continue
+            name = refused.label.rpartition("/")[2]
+            known = explain(refused.code)
+            mend = known.remedy if known else "Compare its name and type with the portal's Deployments page."
+            what = f"{name} refused its last batch: {refused.code}: {refused.message}"
+            yield warning("deployment", what, mend)
 
     # ------------------------------------------------------------ the service
 
@@ -139,7 +156,8 @@ class Examination:
             facts = run_canary(provider, target, store.store_id, self.clock)
             keep_facts(store, target, facts)
         except LangBatchError as error:
-            mend = error.hint or "Nothing of it is left at the service. Run it again later."
+            known = explain(error.code)
+            mend = error.hint or (known.remedy if known else "Nothing of it is left. Run it again later.")
             return None, [problem("canary", f"the canary came to nothing: {error.message}", mend)]
         return facts, list(explain_facts(facts))
 
@@ -184,11 +202,18 @@ def explain_refusal(error: ProviderError, target: Target, credentials: Credentia
         return problem("sign_in", error.message, _how_to_get_in(error, credentials))
     match error:
         case Unreachable():
-            mend = "Check the endpoint's spelling, the network, and proxy variables."
+            mend = _how_to_get_there(error, target)
         case RemoteNotFound():
+            version = target.settings.get("api_version")
+            used = f" (now {version})" if version else ""
             mend = (
-                "This address has no /batches: check the endpoint and the api-version (batch needs "
-                "2024-07-01-preview or later, or v1)."
+                f"This address has no /batches: check the endpoint, and the api-version{used}: batch needs "
+                "2024-07-01-preview or later, or v1."
+            )
+        case _ if error.status == 407 or "HTML" in error.message:
+            mend = (
+                f"Something on the way answers in {target.host}'s place, a proxy or a sign-in page: name the "
+                "host in NO_PROXY, set HTTPS_PROXY to the right proxy, or sign in to the network."
             )
         case Throttled():
             mend = "The service asks to slow down: wait a moment, then run this again."
@@ -196,7 +221,29 @@ def explain_refusal(error: ProviderError, target: Target, credentials: Credentia
             mend = "The service or something before it is in trouble: run this again later."
         case _:
             mend = "Check endpoint, api-version and deployment."
-    return problem("sign_in", error.message, error.hint or mend)
+    # What the service's own word cannot say: which api-version was used, and who answered in its place.
+    ours = isinstance(error, RemoteNotFound | Unreachable)
+    return problem("sign_in", error.message, mend if ours else error.hint or mend)
+
+
+def _how_to_get_there(error: Unreachable, target: Target) -> str:
+    """By what the operating system says of a connection that could not be made."""
+    text = error.message.lower()
+    if "certificate" in text or "ssl" in text:
+        return (
+            "The certificate is not trusted: a proxy that opens connections needs its authority's file in "
+            "SSL_CERT_FILE; or the clock is off."
+        )
+    if "name or service" in text or "nodename" in text or "getaddrinfo" in text or "resolution" in text:
+        return (
+            f"There is no host {target.host}: check the endpoint's spelling (https://NAME.openai.azure.com, "
+            "from the portal's Keys and Endpoint page), the network, and proxy variables."
+        )
+    if "proxy" in text:
+        return "The proxy does not take the connection: check HTTPS_PROXY, or name the host in NO_PROXY."
+    if "refused" in text:
+        return "Nobody listens at this address and port: check the endpoint, a local service, or the proxy."
+    return "Check the endpoint's spelling, the network, and proxy variables."
 
 
 def _how_to_get_in(error: AccessRefused, credentials: Credentials) -> str:

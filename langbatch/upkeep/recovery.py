@@ -16,11 +16,13 @@ from langbatch import ids, targets
 from langbatch.clock import Clock
 from langbatch.errors import BatchStateError, FateUnknown
 from langbatch.providers.base import Provider
-from langbatch.records import TERMINAL_BATCH_STATUSES, BatchPage, Target
+from langbatch.records import TERMINAL_BATCH_STATUSES, BatchPage, RemoteBatch, Target
+from langbatch.running.reconcile import MARGIN_SECONDS
+from langbatch.upkeep.destinations import Destinations, Listed, NotRebuilt, find_destinations
 from langbatch.upkeep.listing import walk_batches, walk_files
-from langbatch.upkeep.rebuilding import NotRebuilt, Rebuilder
-from langbatch.upkeep.standing import Standing
-from langbatch.upkeep.traces import JobTrace, read_traces
+from langbatch.upkeep.rebuilding import Rebuilder, Rebuilt
+from langbatch.upkeep.standing import Endpoint, Standing
+from langbatch.upkeep.traces import JobTrace, Listing, read_traces, strangers
 
 if TYPE_CHECKING:
     from langbatch.store.store import JobStore
@@ -39,51 +41,91 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """A target that may have been sent to; its `model` is what `submit` was given as deployment or model, if
+    anything. `who` tells apart those who see different lists at one endpoint."""
+
+    target: Target
+    provider: Provider
+    who: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Everything that the endpoints show: jobs, the endpoints and batches of nobody in the order of their
+    lists, and which list each target has."""
+
+    jobs: Mapping[str, JobTrace]
+    endpoints: Sequence[Endpoint]
+    strangers: Sequence[Sequence[RemoteBatch]]
+    listed: Sequence[Listed]
+
+
+@dataclass(frozen=True, slots=True)
 class Recoverer:
-    """Recovers into one store. `model` is what `submit` was given as deployment or model, if anything."""
+    """Recovers into one store what was sent to `opened`."""
 
     store: JobStore
     home: Path
-    provider: Provider
-    target: Target
+    opened: Sequence[Opened]
     clock: Clock
 
     def recover(self, store_id: str | None = None) -> Recovery:
         """Bring back every job of one store that is missing here. May be repeated at any time."""
-        traces, skew = self._look()
+        seen = self._look()
+        traces = seen.jobs
         known = {job.id for job in self.store.jobs()}
         missing = {job_id: trace for job_id, trace in traces.items() if job_id not in known}
         chosen, others = choose_store(missing, self.store.store_id, store_id, is_empty=not known)
         jobs: list[str] = []
         skipped: list[tuple[str, str]] = []
         if chosen is not None:
+            from langbatch.store.left_behind import bring_back, leave
             from langbatch.store.restoring import take_over_id
 
+            theirs = [trace for trace in missing.values() if trace.store_id == chosen]
+            # First, so that nobody who bears the store's id takes their files for leftovers.
+            leave(self.store, [trace.job_id for trace in theirs])
             if not known:
                 take_over_id(self.store, chosen)
-            for trace in missing.values():
-                if trace.store_id != chosen:
-                    continue
+            for trace in theirs:
                 try:
-                    self._bring_back(trace, skew)
+                    self._bring_back(trace, seen)
                 except NotRebuilt as reason:
                     skipped.append((trace.job_id, str(reason)))
                 else:
+                    bring_back(self.store, trace.job_id)
                     jobs.append(trace.job_id)
         return Recovery(tuple(jobs), tuple(sorted(known & traces.keys())), tuple(skipped), others)
 
-    def _look(self) -> tuple[dict[str, JobTrace], float]:
-        """Everything the service shows, and how far its clock is ahead of ours."""
+    def _look(self) -> _Seen:
+        """Read every list to its end, one that several targets share only once."""
+        shared: list[tuple[object, object]] = []
+        listings: list[Listing] = []
+        endpoints: list[Endpoint] = []
+        listed: list[Listed] = []
+        for opened in self.opened:
+            key = (_list_of(opened.target), opened.who)
+            if key not in shared:
+                shared.append(key)
+                listing, skew = self._read_lists(opened.provider)
+                listings.append(listing)
+                endpoints.append(Endpoint(opened.provider, skew))
+            listed.append(Listed(opened.target, shared.index(key)))
+        return _Seen(read_traces(listings), endpoints, [strangers(each) for each in listings], listed)
+
+    def _read_lists(self, provider: Provider) -> tuple[Listing, float]:
+        """Everything one endpoint shows, and how far its clock is ahead of ours."""
         skew = 0.0
         now = self.clock.now()
 
         def list_batches(after: str | None) -> BatchPage:
             nonlocal skew
-            page = self.provider.list_batches(after)
+            page = provider.list_batches(after)
             skew = skew if page.server_time is None else page.server_time - now
             return page
 
-        files, all_files = walk_files(self.provider.list_files)
+        files, all_files = walk_files(provider.list_files)
         batches = walk_batches(list_batches, now)
         if not (all_files and batches.complete):
             which = "batches" if all_files else "files"
@@ -92,33 +134,46 @@ class Recoverer:
                 "was never sent",
                 hint="Nothing was changed. Try again later.",
             )
-        return read_traces(files, batches.found), skew
+        return Listing(files, batches.found), skew
 
-    def _bring_back(self, trace: JobTrace, skew: float) -> None:
+    def _bring_back(self, trace: JobTrace, seen: _Seen) -> None:
         from langbatch.store.restoring import RestoredJob, restore
         from langbatch.store.store import NewJob
 
-        rebuilt = Rebuilder(self.home, trace, self.provider).rebuild(self.target, self.target.model)
-        target = replace(
-            self.target,
-            kind=rebuilt.kind or self.target.kind,
-            model=self.target.model or rebuilt.sent_model,
+        providers = [endpoint.provider for endpoint in seen.endpoints]
+        with Rebuilder(self.home, trace, providers) as rebuilder:
+            models = rebuilder.uploads.models
+            found = find_destinations(trace, seen.listed, models)
+            rebuilt = rebuilder.rebuild([each.target for each in found.targets])
+        where = _targets(found, rebuilt)
+        hold = _hold(trace, found, seen)
+        work = Standing(
+            self.store,
+            self.home,
+            seen.endpoints,
+            self.clock,
+            trace,
+            rebuilt,
+            found,
+            where,
+            models,
+            hold,
         )
-        work = Standing(self.store, self.home, self.provider, self.clock, trace, rebuilt, target, skew)
         shards = [work.shard(plan) for plan in rebuilt.plans]
         sha256 = rebuilt.snapshot.sha256
         # As at submission: the deployment in the lines and the one given are the same thing.
-        named = replace(target, model=target.model or rebuilt.lines_model)
+        named = [replace(target, model=target.model or rebuilt.lines_model) for target in where]
         rejects = rebuilt.folder.rejects
         restored = RestoredJob(
             NewJob(
                 id=trace.job_id,
                 name=None,
                 input_name=f"{trace.job_id}.jsonl",
-                target=target,
+                target=where[0],
+                others=tuple(where[1:]),
                 input_sha256=sha256,
                 snapshot_sha256=sha256,
-                reuse_key=targets.reuse_key(sha256, named),
+                reuse_key=targets.reuse_key(sha256, *named),
                 total=sum(plan.count for plan in rebuilt.plans),
                 rejected=_count_lines(rejects),
                 shards=rebuilt.plans,
@@ -130,6 +185,36 @@ class Recoverer:
             shards=shards,
         )
         restore(self.store, restored)
+
+
+def _list_of(target: Target) -> object:
+    """What shows one list, as far as a target tells: api-versions, weights and the like show the same."""
+    place = ("azure_endpoint", "base_url", "organization", "project")
+    return target.provider, target.host.lower(), [target.settings.get(name) for name in place]
+
+
+def _targets(found: Destinations, rebuilt: Rebuilt) -> list[Target]:
+    """The job's targets as it was given them: the kind, and an only target's model, are seen by what was
+    sent."""
+    where = [replace(each.target, kind=rebuilt.kind or each.target.kind) for each in found.targets]
+    if len(where) == 1:
+        where = [replace(where[0], model=where[0].model or rebuilt.sent_model)]
+    return where
+
+
+def _hold(trace: JobTrace, found: Destinations, seen: _Seen) -> str | None:
+    """Why nothing of the job may be sent by itself."""
+    if not found.are_all:
+        return "which targets the job had is not known; it may have been sent to one that was not looked at"
+    made_at = ids.made_at(trace.job_id)
+    for listing in sorted({each.listing for each in found.targets}):
+        since = made_at + seen.endpoints[listing].skew - MARGIN_SECONDS
+        for batch in seen.strangers[listing]:
+            if batch.created_at is None or batch.created_at >= since:
+                return f"batch {batch.id} may be its own: it shows no tag, and its file is gone"
+    if trace.has_budget:
+        return "the job had a budget, which is lost: give it again before this is sent"
+    return None
 
 
 def choose_store(

@@ -35,7 +35,11 @@ from langbatch.results.join import AttemptPieces, Piece, Verdict, join_shard
 from langbatch.results.result import read_results
 from langbatch.running.decisions import is_quota_bounce, silence_of
 from langbatch.running.fetching import Harvester
+from langbatch.running.quota import estimate_tokens
+from langbatch.shards.names import AttemptName
 from langbatch.shards.sharding import ShardPlan
+from langbatch.targets import account_label
+from langbatch.upkeep.destinations import Destinations
 from langbatch.upkeep.rebuilding import Rebuilt, local_numbers
 from langbatch.upkeep.traces import JobTrace, Trace
 
@@ -60,19 +64,29 @@ class _SoFar:
     last_attempt: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What one list was read from. `skew`: seconds by which its clock is ahead of ours."""
+
+    provider: Provider
+    skew: float
+
+
 @dataclass(slots=True)
 class Standing:
-    """Decides, for each shard of one job, where it stands. `skew`: seconds by which the service's clock is
-    ahead of ours."""
+    """Decides, for each shard of one job, where it stands. `endpoints` in the order of the lists; `models`
+    are what uploaded files name; `hold`: why nothing of the job may be sent without a person's word."""
 
     store: JobStore
     home: Path
-    provider: Provider
+    endpoints: Sequence[Endpoint]
     clock: Clock
     trace: JobTrace
     rebuilt: Rebuilt
-    target: Target
-    skew: float
+    destinations: Destinations
+    targets: Sequence[Target]
+    models: Mapping[str, str | None]
+    hold: str | None = None
     notes: list[str] = field(default_factory=list)
     #: Whether files of an earlier attempt at the shard in hand are gone.
     _lost_pieces: bool = False
@@ -80,7 +94,7 @@ class Standing:
     def shard(self, plan: ShardPlan) -> RestoredShard:
         """One shard's state and attempts; pieces of its earlier batches are here when this returns."""
         self._lost_pieces = False
-        traces = {trace.number: trace for trace in self.trace.shards.get(plan.index, ())}
+        traces = {trace.parts.number: trace for trace in self.trace.shards.get(plan.index, ())}
         here = local_numbers(self.rebuilt.folder).get(plan.index, set())
         numbers = sorted({*traces, *here})
         attempts = [
@@ -91,16 +105,20 @@ class Standing:
         so_far = self._results_so_far(plan, attempts)
         if newest is not None and newest.batch is not None:
             self._cancel_others(newest)
+            if self.hold is not None and is_quota_bounce(newest.batch):
+                return self._restored(plan, "needs_operator", attempts, so_far, {"attention": self.hold})
             return self._restored(plan, "active", attempts, so_far, {"waits_for": "batch"})
         state, why = self._without_batch(plan, newest)
+        if self.hold is not None:
+            state, why = "needs_operator", self.hold
         if so_far is not None:
             # A retry that was under way is looked for; what the results do not speak of is not known.
             whole = so_far.tally.succeeded == plan.count
-            if whole or state != "uncertain" or newest is None or newest.number <= so_far.last_attempt:
+            if whole or state != "uncertain" or newest is None or newest.parts.number <= so_far.last_attempt:
                 return self._done(plan, attempts, so_far)
         if state == "uncertain" and newest is not None and not self._lost_pieces:
             now = self.clock.now()
-            seen_at = self._ours(newest.seen_at) or now
+            seen_at = self._ours(newest) or now
             attempts[-1] = replace(attempts[-1], create_intent_at=seen_at, fate_unknown_at=now)
             return self._restored(plan, state, attempts, so_far, {"waits_for": "fate", "attention": why})
         if state == "uncertain":
@@ -135,7 +153,7 @@ class Standing:
     def _without_batch(self, plan: ShardPlan, newest: Trace | None) -> tuple[ShardState, str | None]:
         now = self.clock.now()
         if newest is not None:
-            seen_at = self._ours(newest.seen_at)
+            seen_at = self._ours(newest)
             if seen_at is not None and now - seen_at < YOUNG_SECONDS:
                 return "uncertain", "looking whether the batch was created (the database was lost)"
             return "needs_operator", "its file is at the service, a batch is not listed (any more)"
@@ -148,8 +166,9 @@ class Standing:
         if trace is None:
             return self._placeholder(plan, number)
         batch = trace.batch
-        seen_at = self._ours(trace.seen_at) or ids.made_at(self.trace.job_id)
+        seen_at = self._ours(trace) or ids.made_at(self.trace.job_id)
         size = next((file.bytes for file in trace.files if file.bytes), None)
+        place = self.destinations.place_of(trace, self.models.get(trace.name))
         attempt = Attempt(
             job=0,
             shard=plan.index,
@@ -157,6 +176,9 @@ class Standing:
             name=trace.name,
             requests=plan.count,
             opened_at=seen_at,
+            target=place,
+            account=account_label(self.targets[place], plan.model),
+            tokens=estimate_tokens(size or plan.bytes),
             file_id=trace.file_id,
             file_bytes=size,
             uploaded_at=seen_at,
@@ -169,7 +191,7 @@ class Standing:
         fault = batch.faults[0] if batch.faults else None
         attempt = replace(
             attempt,
-            create_intent_at=self._ours(batch.created_at) or seen_at,
+            create_intent_at=self._ours(trace, batch.created_at) or seen_at,
             batch_id=batch.id,
             batch_status=batch.status,
             batch_counts=batch.counts or BatchCounts(),
@@ -185,15 +207,15 @@ class Standing:
         if batch.status not in TERMINAL_BATCH_STATUSES:
             self.notes.append(f"batch {batch.id} of an earlier attempt at shard {plan.index} still runs")
             return self._ended(attempt, "resubmitted")
-        self._fetch(plan, attempt)
+        self._fetch(plan, attempt, self.endpoints[trace.listing].provider)
         return self._ended(attempt, "harvested")
 
-    def _fetch(self, plan: ShardPlan, attempt: Attempt) -> None:
+    def _fetch(self, plan: ShardPlan, attempt: Attempt, provider: Provider) -> None:
         """An earlier batch's rows: the join takes them from here, and only the newest batch is harvested."""
         shard = _shard_of(plan)
-        view = ShardView(_job_of(self.trace.job_id, self.target), shard, attempt)
+        view = ShardView(_job_of(self.trace.job_id, self.targets), shard, attempt)
         try:
-            Harvester(self.home, self.store).fetch(view, self.provider)
+            Harvester(self.home, self.store).fetch(view, provider)
         except RemoteNotFound:
             self.notes.append(f"files of batch {attempt.batch_id} are gone at the service")
             self._lost_pieces = True
@@ -202,8 +224,8 @@ class Standing:
         """An attempt of which the service shows nothing. Its number must not be used again, because files
         here bear it."""
         at = ids.made_at(self.trace.job_id)
-        name = f"lb-{self.trace.store_id}-{self.trace.job_id}-{plan.index:05d}-{number}-forgotten"
-        attempt = Attempt(0, plan.index, number, name, plan.count, at)
+        name = AttemptName(self.trace.store_id, self.trace.job_id, plan.index, number, "forgotten")
+        attempt = Attempt(0, plan.index, number, str(name), plan.count, at)
         folder = self.rebuilt.folder
         if any(folder.piece(plan.index, number, part).exists() for part in ("output", "error")):
             # With a batch's id, however unknown, the join takes its pieces.
@@ -284,24 +306,42 @@ class Standing:
             if other.status in TERMINAL_BATCH_STATUSES:
                 continue
             with suppress(ProviderError):
-                self.provider.cancel_batch(other.id)
-            self.notes.append(f"a second batch of shard {trace.shard} was stopped: {other.id}")
+                self.endpoints[trace.listing].provider.cancel_batch(other.id)
+            self.notes.append(f"a second batch of shard {trace.parts.shard} was stopped: {other.id}")
 
     def _ended(self, attempt: Attempt, how: AttemptEnd) -> Attempt:
         return replace(attempt, ended_at=self.clock.now(), ended_as=how)
 
-    def _ours(self, at: float | None) -> float | None:
-        """The service's time on our clock."""
-        return None if at is None else at - self.skew
+    def _ours(self, trace: Trace, at: float | None = None) -> float | None:
+        """A time that the attempt's service gave, by our clock; without `at` that of the first sight."""
+        at = trace.seen_at if at is None else at
+        return None if at is None else at - self.endpoints[trace.listing].skew
 
 
 def _shard_of(plan: ShardPlan) -> Shard:
     return Shard(0, plan.index, plan.first, 0, plan.count, plan.byte_start, plan.bytes, state="harvesting")
 
 
-def _job_of(job_id: str, target: Target) -> Job:
+def _job_of(job_id: str, targets: Sequence[Target]) -> Job:
+    target, *others = targets
     return Job(
-        0, job_id, None, "", target, "", 0, 0, "running", False, None, Tally(), Usage(), 0.0, 0.0, None
+        0,
+        job_id,
+        None,
+        "",
+        target,
+        "",
+        0,
+        0,
+        "running",
+        False,
+        None,
+        Tally(),
+        Usage(),
+        0.0,
+        0.0,
+        None,
+        tuple(others),
     )
 
 

@@ -26,14 +26,25 @@ _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 def check_home(settings: Settings) -> Iterator[Finding]:
     """Whether the folder may be written, by its owner alone, on a disk with room and with locks."""
     home = settings.home
-    place = next(folder for folder in (home, *home.parents) if folder.exists())
-    if not place.is_dir():
+    elsewhere = "or set LANGBATCH_HOME to a folder that is."
+    try:
+        place = next(folder for folder in (home, *home.parents) if os.path.lexists(folder))
+        place.stat()
+        folder = place.is_dir()
+    except OSError as error:
+        # A folder on the way that may not be entered, links in a circle, or to nowhere.
+        what = f"{home} cannot be reached: {error.strerror}"
+        yield problem("home", what, f"Make it readable for this user, {elsewhere}")
+        return
+    if not folder:
         yield problem("home", f"{place} is not a folder", "Move it away, or set LANGBATCH_HOME elsewhere.")
         return
-    if not os.access(place, os.W_OK | os.X_OK):
-        mend = "Make it writable for this user, or set LANGBATCH_HOME to a folder that is."
-        yield problem("home", f"{place} cannot be written by this user", mend)
-    elif place != home:
+    if not _allowed(place, os.R_OK | os.W_OK | os.X_OK):
+        doing = "written" if _allowed(place, os.R_OK | os.X_OK) else "read"
+        mend = f"Make it readable and writable for this user, {elsewhere}"
+        yield problem("home", f"{place} cannot be {doing} by this user", mend)
+        return
+    if place != home:
         yield fine("home", f"{home} will be made when the first job is stored")
     else:
         yield _privacy(home)
@@ -42,15 +53,24 @@ def check_home(settings: Settings) -> Iterator[Finding]:
             refuse_network_disk(place)
         except BatchStorageError as error:
             yield of_error("network_disk", error)
-    free = shutil.disk_usage(place).free
+    yield check_room(place, shutil.disk_usage(place).free)
+
+
+def _allowed(path: Path, mode: int) -> bool:
+    # Files are opened as the effective user, which is another one under sudo and in some containers.
+    effective = os.access in os.supports_effective_ids
+    return os.access(path, mode, effective_ids=effective)
+
+
+def check_room(place: Path, free: int) -> Finding:
+    """Whether the disk of `place` has room for a job; `free` is in bytes."""
     said = f"{free / 1e9:,.1f} GB free on the disk of {place}"
     if free < RESERVE_BYTES:
-        yield problem("disk", said, "Free some space: no job can be stored.")
-    elif free < LITTLE_ROOM_BYTES:
+        return problem("disk", said, "Free some space (`langbatch gc`, `langbatch purge JOB`): nothing fits.")
+    if free < LITTLE_ROOM_BYTES:
         mend = "Free some space, or set LANGBATCH_HOME to another disk, before a large job."
-        yield warning("disk", said, mend)
-    else:
-        yield fine("disk", said)
+        return warning("disk", said, mend)
+    return fine("disk", said)
 
 
 def _privacy(home: Path) -> Finding:
@@ -76,10 +96,24 @@ def check_database(settings: Settings) -> tuple[Finding, Examined | None]:
             found = examine_url(settings.database_url)
     except BatchStorageError as error:
         return of_error("database", error), None
+    except OSError as error:
+        mend = "Make LANGBATCH_HOME and what is in it readable for this user, or set it to another folder."
+        return problem("database", f"the database cannot be reached: {error.strerror}", mend), None
+    return check_schema(found), found
+
+
+def check_schema(found: Examined) -> Finding:
+    """What is in a database that can be used, and whether it will be changed on its next use."""
+    from langbatch.store.version import SCHEMA_VERSION
+
     if found.schema is None:
-        return fine("database", "there is none yet; it is made when the first job is stored"), found
-    text = f"schema {found.schema}, store {found.store_id or 'not named yet'}, jobs: {found.jobs}"
-    return fine("database", text), found
+        return fine("database", "there is none yet; it is made when the first job is stored")
+    if found.schema != SCHEMA_VERSION:
+        mend = "The next command on jobs brings it up to date, and leaves a copy of the old one beside it."
+        return warning("database", f"its schema {found.schema} is older than this langbatch's", mend)
+    return fine(
+        "database", f"schema {found.schema}, store {found.store_id or 'not named yet'}, jobs: {found.jobs}"
+    )
 
 
 def check_other_stores(settings: Settings, environ: Mapping[str, str], usual: Path) -> Iterator[Finding]:
@@ -87,7 +121,8 @@ def check_other_stores(settings: Settings, environ: Mapping[str, str], usual: Pa
     named = environ.get("LANGBATCH_HOME")
     places: Iterable[Path] = {usual, Path(named).expanduser().absolute() if named else usual}
     for place in sorted(places):
-        if place != settings.home and (place / "langbatch.db").exists():
+        # Not `exists()`, which raises where a folder may not be entered.
+        if place != settings.home and os.path.exists(place / "langbatch.db"):
             mend = f"To see the jobs there: --home {place}, or LANGBATCH_HOME."
             yield warning("other_stores", f"there is another store in {place}", mend)
 

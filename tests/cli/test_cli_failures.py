@@ -31,7 +31,7 @@ def test_only_the_roots_and_unreadable_results_are_unexpected() -> None:
     unexpected = {
         k.__name__ for k in tree(langbatch.LangBatchError) if exits.of_error(made(k)) is Exit.UNEXPECTED
     }
-    assert unexpected == {"LangBatchError", "BatchError", "BatchResultsError"}
+    assert unexpected == {"LangBatchError", "BatchError", "BatchResultsError", "UnfitAnswer"}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,36 @@ def test_detaching_prints_the_command_to_come_back(
     assert report(session, Detached(session.command("watch", "job_1"))) == 130
     told = capsys.readouterr().err
     assert f"langbatch watch job_1 --home '{tmp_path}/my home'" in told
+
+
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        (langbatch.SetupError("no endpoint", hint="set AZURE_API_BASE"), "langbatch doctor"),
+        (langbatch.AccessRefused("HTTP 401"), "langbatch doctor"),
+        (langbatch.Unreachable("no connection"), "langbatch resume job_1"),
+        (langbatch.JobNotFinished("not yet"), "langbatch watch job_1"),
+        (langbatch.JobNotFound("no such job"), "langbatch status"),
+        (langbatch.Refused("HTTP 400"), "langbatch doctor"),
+        (langbatch.BatchStateError("it is running"), "langbatch status job_1"),
+        (PermissionError(13, "Permission denied", "f"), "langbatch doctor"),
+    ],
+)
+def test_an_error_ends_with_the_command_that_gets_on(
+    error: Exception, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(Session(stored={"id": "job_1"}), error)
+    assert capsys.readouterr().err.endswith(f"\nNext: {command}\n")
+
+
+def test_a_command_that_was_named_is_not_followed_by_another(capsys: pytest.CaptureFixture[str]) -> None:
+    report(Session(), langbatch.Unreachable("gone", hint="`langbatch resume job_1 --wait` goes on."))
+    assert "Next:" not in capsys.readouterr().err
+
+
+def test_a_next_command_keeps_to_the_store_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(Session(home=tmp_path), langbatch.JobNotFound("no such job"))
+    assert capsys.readouterr().err.endswith(f"Next: langbatch status --home {tmp_path}\n")
 
 
 def test_a_fault_of_the_whole_file_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:

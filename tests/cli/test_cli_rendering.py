@@ -9,12 +9,12 @@ import pytest
 from langbatch import JobStatus, Problem, ShardStatus
 from langbatch.status import Counts, RemoteCounts, UsageSums
 from langbatch_cli.fetch import default_name
+from langbatch_cli.job_text import job_lines, job_table, outcome_text
 from langbatch_cli.render import (
     Line,
+    cells,
+    cut,
     error_lines,
-    job_lines,
-    job_table,
-    outcome_text,
     problem_lines,
     visible,
     wrapped,
@@ -96,6 +96,47 @@ def test_the_table_keeps_the_newest_jobs_when_cut() -> None:
     assert "3 earlier jobs" in told[0]
     assert any(jobs[-1].id in line for line in told)
     assert not any(jobs[0].id in line for line in told)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_lists_and_jobs_fit_their_window(width: int) -> None:
+    jobs = [a_job(), replace(a_job(shards=30), name="数据集" * 40, state="completed")]
+    told = text(job_table(jobs, width)) + text(job_lines(jobs[1], width))
+    assert max(map(cells, told)) <= width
+
+
+def test_a_wide_terminal_gets_a_table_with_dates_where_they_fit() -> None:
+    jobs = [a_job(), replace(a_job(), state="completed", attention=None)]
+    table, wide = text(job_table(jobs, 80)), text(job_table(jobs, 120))
+    assert table[0].split() == ["job", "state", "done", "failed", "name"]
+    assert "created (UTC)" in wide[0]
+    assert "2026-11-21 01:02" in wide[1]
+    columns = {line.index("my [31mname") for line in table if line.startswith("job_")}
+    assert len(columns) == 1
+    assert "200" in table[-1]  # 1,000 of 1,200 succeeded
+
+
+def test_a_pipe_gets_each_job_on_one_line() -> None:
+    told = text(job_table([a_job(), a_job()], None))
+    assert len(told) == 2
+    assert all("198 pending (waiting for token quota" in line for line in told)
+
+
+def test_finished_shards_are_counted_on_a_terminal_and_listed_in_a_pipe() -> None:
+    shards = tuple(replace(a_shard(n), state="done" if n else "active") for n in range(20))
+    job = replace(a_job(), shards=shards)
+    told = text(job_lines(job, 120, limit=50))
+    assert "  shards     1 active, 19 done" in told
+    assert "  and 19 more shards (19 done); --json shows all" in told
+    assert sum("batch_" in line for line in told) == 1
+    assert sum("batch_" in line for line in text(job_lines(job, None))) == 20
+
+
+def test_text_is_cut_by_the_columns_it_takes() -> None:
+    assert text([cut((("数据", "bold"), ("abc", "")), 7)]) == ["数据abc"]
+    assert text([cut((("数据", "bold"), ("abc", "")), 6)]) == ["数据a…"]
+    assert text([cut((("数据", "bold"), ("abc", "")), 4)]) == ["数…"]
+    assert cells("e\u0301") == 1
 
 
 def test_no_jobs_point_at_the_demo() -> None:

@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import re
+import signal
 import struct
 import termios
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ import pytest
 from rich.console import Console
 
 from langbatch import Progress
+from langbatch.emulator import RunningServer
 from langbatch.progress import TerminalProgress, numbers, terminal_progress
-from running import CommandLine
+from running import CommandLine, pointing_at
 
 COLUMNS = 60
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -35,10 +37,12 @@ def terminal() -> Iterator[tuple[int, int]]:
         os.close(ours)
 
 
-def on_a_terminal(langbatch: CommandLine, *arguments: object, **variables: str) -> tuple[int, bytes, str]:
+def on_a_terminal(
+    langbatch: CommandLine, *arguments: object, term: str = "xterm", **variables: str
+) -> tuple[int, bytes, str]:
     """Exit code, standard output (a pipe), and what the terminal was sent."""
     with terminal() as (ours, theirs):
-        with langbatch.started(*arguments, stderr=theirs, TERM="xterm", **variables) as process:
+        with langbatch.started(*arguments, stderr=theirs, TERM=term, **variables) as process:
             os.close(theirs)
             shown = b""
             try:
@@ -51,16 +55,47 @@ def on_a_terminal(langbatch: CommandLine, *arguments: object, **variables: str) 
         return process.returncode, out, shown.decode()
 
 
-def test_waiting_shows_a_bar_and_keeps_standard_output_clean(
+def test_waiting_shows_a_live_view_and_keeps_standard_output_clean(
     langbatch: CommandLine, requests_file: Path
 ) -> None:
     code, out, shown = on_a_terminal(langbatch, "submit", requests_file, "--wait")
     assert code == 0
     assert re.fullmatch(rb"job_[0-9a-z]{26}\n", out)
-    assert "Waiting" in shown
+    assert "Ctrl-C detaches, the job goes on" in shown
     assert "\x1b[" in shown
     told = _ESCAPES.sub("", shown).replace("\r", "\n")
     assert max(len(line) for line in told.split("\n")) <= COLUMNS
+
+
+def test_ctrl_c_in_the_live_view_gives_the_terminal_back_and_says_how_to_return(
+    tmp_path: Path, slow_service: RunningServer, requests_file: Path
+) -> None:
+    langbatch = CommandLine(tmp_path, pointing_at(slow_service))
+    job = langbatch.here("submit", requests_file).job_id
+    with terminal() as (ours, theirs):
+        with langbatch.started("watch", job, stderr=theirs, TERM="xterm") as process:
+            os.close(theirs)
+            shown = b""
+            while b"Ctrl-C detaches" not in shown:
+                shown += os.read(ours, 65536)
+            process.send_signal(signal.SIGINT)
+            try:
+                while block := os.read(ours, 65536):
+                    shown += block
+            except OSError:
+                pass  # the other end is closed
+        assert process.returncode == 130
+    told = _ESCAPES.sub("", shown.decode()).replace("\r", "\n")
+    assert f"  langbatch watch {job}\n" in told  # 60 columns: on a line of its own
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")  # the cursor is shown again
+    assert max(len(line) for line in told.split("\n")) <= COLUMNS
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(langbatch: CommandLine, requests_file: Path) -> None:
+    code, _, shown = on_a_terminal(langbatch, "submit", requests_file, "--wait", term="dumb")
+    assert code == 0
+    assert "Ctrl-C" not in shown
+    assert "completed: 3 succeeded" in shown
 
 
 def test_no_color_is_respected(langbatch: CommandLine) -> None:
@@ -97,6 +132,7 @@ def test_a_bar_changes_with_the_step_and_leaves_nothing_behind() -> None:
         (Progress("join", 7, None, "requests"), "7"),
         (Progress("upload", 1_500_000, 200_000_000, "bytes"), "1.5 of 200.0 MB"),
         (Progress("download", 1_500_000, None, "bytes"), "1.5 MB"),
+        (Progress("upload", 512, 4_096, "bytes"), "0.5 of 4.1 kB"),
     ],
 )
 def test_progress_is_told_in_the_steps_unit(progress: Progress, expected: str) -> None:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         given.report.write_text(text)
     else:
         print(text)
-    idle = found.never_happened()
+    idle = [*found.never_happened(), *found.pairs_missed()]
     if idle and extent.complete:
         print(f"never happened: {', '.join(idle)}", file=sys.stderr)
         return 1

@@ -7,19 +7,28 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
-from threading import Lock, local
+from threading import Lock
 
 from killing import disturbed
 from killing.audit import Audit
-from killing.enumerated import BY_NAME, SCENARIOS, Scenario, Tally, count_hits, kill_and_finish, singles
+from killing.bad_clients import Caught, naive_client, random_deaths, unfenced
+from killing.enumerated import (
+    BY_NAME,
+    SCENARIOS,
+    Scenario,
+    Tally,
+    count_hits,
+    failpoints_of_the_product,
+    kill_and_finish,
+    kill_at_each_hit,
+)
 from killing.ground import Ground
-from killing.lives import Order
+from killing.pairs import Pair, all_pairs, seen_together, unordered
 from killing.processes import Nursery
+from killing.side_by_side import Task, run_side_by_side
 from killing.storm import FAULTS, Outcome, Plan, storm
 from langbatch.emulator import parse_fault
 
@@ -28,6 +37,11 @@ PAIRS_SCENARIO = "lost requests"
 JOBS_OF_STORM = 8
 #: Drawn between these.
 SHARDS_OF_JOB = (10, 20)
+#: For the fault that happens not to fire in as many shards as asked for.
+MOST_STORMS = 30
+#: Shards of the naive client, which is killed as often; and freezes of the unfenced one.
+NAIVE_SHARDS = 40
+FREEZES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +58,8 @@ class Extent:
 
     @property
     def complete(self) -> bool:
-        """Whether it is large enough for every fault and every failpoint to have had its turn."""
-        return self.every == 1 and self.shards >= 1000
+        """Whether it is large enough for every fault, failpoint and pair to have had its turn."""
+        return self.every == 1 and self.pairs is None and self.shards >= 1000
 
 
 @dataclass(slots=True)
@@ -60,24 +74,30 @@ class Disturbances:
 @dataclass(slots=True)
 class Findings:
     alone: dict[str, Tally] = field(default_factory=dict)
-    points: dict[str, int] = field(default_factory=dict)
     pairs: Tally = field(default_factory=Tally)
     pairs_tried: int = 0
     disturbances: Disturbances = field(default_factory=Disturbances)
     storms: Outcome = field(default_factory=Outcome)
     storms_run: int = 0
-    naive: Outcome = field(default_factory=Outcome)
-    unfenced: Outcome = field(default_factory=Outcome)
+    naive: Caught = field(default_factory=Caught)
+    unfenced: Caught = field(default_factory=Caught)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def faults_idle(self) -> list[str]:
+        """Faults that never fired in a storm."""
+        return sorted({parse_fault(text).name for text in FAULTS} - set(self.storms.audit.faults))
 
     def never_happened(self) -> list[str]:
         """Faults that never fired in a storm, and failpoints at which nobody was ever killed."""
-        kills, hits = +self.storms.kills, +self.storms.hits
+        kills = +self.storms.kills
         for tally in (*self.alone.values(), self.pairs):
             kills += tally.kills
-            hits += tally.hits
-        faults = {parse_fault(text).name for text in FAULTS}
-        return sorted(faults - set(self.storms.audit.faults)) + sorted(set(hits) - set(kills))
+        return self.faults_idle() + sorted(failpoints_of_the_product() - set(kills))
+
+    def pairs_missed(self) -> list[str]:
+        """Pairs of failpoints that no job met, in whatever order."""
+        wanted = unordered(failpoints_of_the_product())
+        return sorted(" + ".join(sorted(pair)) for pair in wanted - seen_together(self.pairs.courses))
 
 
 Say = Callable[[str], None]
@@ -100,101 +120,64 @@ def campaign(folder: Path, extent: Extent, say: Say = print) -> Findings:
     return found
 
 
-class _SideBySide:
-    """Runs that have nothing to do with each other, a few at a time, each thread with its own nursery."""
-
-    def __init__(self, folder: Path, threads: int) -> None:
-        self._folder = folder
-        self._threads = threads
-        self._own = local()
-        self._opened: list[Nursery] = []
-        self._lock = Lock()
-
-    def _nursery(self) -> Nursery:
-        if not hasattr(self._own, "nursery"):
-            with self._lock:
-                nursery = Nursery(self._folder / f"processes{len(self._opened)}")
-                self._opened.append(nursery)
-            self._own.nursery = nursery.__enter__()
-        found: Nursery = self._own.nursery
-        return found
-
-    def run(self, tasks: Iterable[Callable[[Path, Nursery], None]]) -> None:
-        """Each task gets a folder of its own, which goes away when it succeeds."""
-
-        def one(numbered: tuple[int, Callable[[Path, Nursery], None]]) -> None:
-            number, task = numbered
-            place = self._folder / f"run{number}"
-            task(place, self._nursery())
-            shutil.rmtree(place, ignore_errors=True)
-
-        try:
-            with ThreadPoolExecutor(self._threads) as pool:
-                results = [pool.submit(one, numbered) for numbered in enumerate(tasks)]
-                try:
-                    for result in results:
-                        result.result()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-        finally:
-            for nursery in self._opened:
-                nursery.__exit__(None, None, None)
-
-
 def _alone(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
     """Every failpoint, every hit, in every scenario."""
     lock = Lock()
     for scenario in SCENARIOS:
-        with Nursery(folder / scenario.name / "counting") as nursery:
-            orders = singles(count_hits(folder / scenario.name / "count", nursery, scenario))
-        orders = orders[:: extent.every]
+        own_folder = folder / scenario.name.replace(" ", "-")
+        with Nursery(own_folder / "counting") as nursery:
+            hits = count_hits(own_folder / "count", nursery, scenario)
         total = found.alone[scenario.name] = Tally()
-        found.points[scenario.name] = len(orders)
 
-        def task(
-            order: Order, scenario: Scenario = scenario, total: Tally = total
-        ) -> Callable[[Path, Nursery], None]:
+        def task(name: str, scenario: Scenario = scenario, total: Tally = total) -> Task:
             def run(place: Path, nursery: Nursery) -> None:
                 own = Tally()
-                kill_and_finish(place, nursery, scenario, [order], own)
+                kill_at_each_hit(place, nursery, scenario, name, own, extent.every)
                 with lock:
                     total.add(own)
 
             return run
 
-        _SideBySide(folder / scenario.name, extent.side_by_side).run(map(task, orders))
-        say(f"  {scenario.name}: {len(orders)} points, {total.kills.total()} kills")
+        # The longest first, so that none is left over for one thread at the end.
+        tasks = [task(name) for name, _ in hits.most_common()]
+        began = time.monotonic()
+        run_side_by_side(own_folder, extent.side_by_side, tasks)
+        say(f"  {scenario.name}: {total.kills.total()} kills, {time.monotonic() - began:.0f} s")
 
 
 def _pairs(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
-    """The first process dies at one failpoint, its successor at another."""
+    """Somebody dies at one failpoint, a successor at another."""
     scenario = BY_NAME[PAIRS_SCENARIO]
     with Nursery(folder / "counting") as nursery:
-        names = sorted(count_hits(folder / "count", nursery, scenario))
-    couples = list(product(names, names))
+        hits = count_hits(folder / "count", nursery, scenario)
+    pairs = all_pairs(scenario, hits, extent.seed)
     if extent.pairs is not None:
-        couples = random.Random(extent.seed).sample(couples, min(extent.pairs, len(couples)))
-    found.pairs_tried = len(couples)
+        pairs = random.Random(extent.seed).sample(pairs, min(extent.pairs, len(pairs)))
+    found.pairs_tried = len(pairs)
     lock = Lock()
 
-    def task(couple: tuple[str, str]) -> Callable[[Path, Nursery], None]:
+    def task(pair: Pair) -> Task:
         def run(place: Path, nursery: Nursery) -> None:
             own = Tally()
-            kill_and_finish(place, nursery, scenario, [Order("kill", name, 1) for name in couple], own)
+            for number, way in enumerate(pair.ways):
+                kill_and_finish(place / str(number), nursery, pair.scenario, way, own)
+                if not Counter(pair.names) - Counter(own.courses[-1]):
+                    break
             with lock:
                 found.pairs.add(own)
+                if found.pairs.runs % 100 < len(own.courses):
+                    say(f"  {found.pairs.runs} courses")
 
         return run
 
-    _SideBySide(folder, extent.side_by_side).run(map(task, couples))
-    say(f"  {len(couples)} pairs, {found.pairs.kills.total()} kills")
+    run_side_by_side(folder, extent.side_by_side, map(task, pairs))
+    say(f"  {len(pairs)} pairs, {found.pairs.kills.total()} kills, {len(found.pairs_missed())} pairs missed")
 
 
 def _disturbances(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
     total, lock = found.disturbances, Lock()
 
-    def task(kind: str, disturb: Callable[[Ground], int]) -> Callable[[Path, Nursery], None]:
+    def task(kind: str, disturb: Callable[[Ground], int]) -> Task:
         def run(place: Path, nursery: Nursery) -> None:
             with disturbed.stage(place, nursery) as where:
                 code = disturb(where)
@@ -207,90 +190,50 @@ def _disturbances(folder: Path, extent: Extent, found: Findings, say: Say) -> No
         return run
 
     tasks = [task(kind, disturb) for kind, disturb in disturbed.every_kind()][:: extent.every]
-    _SideBySide(folder, extent.side_by_side).run(tasks)
+    run_side_by_side(folder, extent.side_by_side, tasks)
     say(f"  {total.tried.total()} disturbances")
 
 
 def storm_plans(extent: Extent) -> Iterable[Plan]:
-    """Storms without end, each another seed."""
+    """Storms without end, each another seed, each with its share of the blows."""
     seed = extent.seed * 1000
     while True:
         seed += 1
         roll = random.Random(seed)
         shards = tuple(roll.randint(*SHARDS_OF_JOB) for _ in range(JOBS_OF_STORM))
-        storms = max(1, extent.shards // sum(shards))
-        # A little more than its share: a storm ends with its jobs, whether or not all blows were dealt.
-        kills, stops = (3 * wanted // (2 * storms) + 1 for wanted in (extent.kills, extent.stops))
+        share = min(1.0, sum(shards) / max(1, extent.shards))
+        kills, stops = (math.ceil(wanted * share) for wanted in (extent.kills, extent.stops))
         yield Plan(seed, shards, kills, stops, rest_seconds=0.5)
 
 
 def _storms(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
-    """Until there were as many shards, kills and stops as asked for."""
+    """Until there were as many shards, kills and stops as asked for, and every fault fired."""
     total = found.storms
     for plan in storm_plans(extent):
         enough = total.audit.shards >= extent.shards
-        if enough and total.kills.total() >= extent.kills and total.stops >= extent.stops:
+        enough = enough and total.kills.total() >= extent.kills and total.stops >= extent.stops
+        if enough and (not extent.complete or not found.faults_idle() or found.storms_run >= MOST_STORMS):
             return
         place = folder / str(plan.seed)
         with Nursery(place / "processes") as nursery:
             outcome = storm(place / "ground", nursery, plan)
-        shutil.rmtree(place, ignore_errors=True)
         total += outcome
         found.storms_run += 1
         assert outcome.audit.zeros == (0, 0, 0, 0), (plan, outcome.audit)
+        shutil.rmtree(place, ignore_errors=True)
         say(
             f"  storm {plan.seed}: {outcome.audit.shards} shards, {outcome.kills.total()} kills, "
             f"{outcome.stops} stops, {outcome.seconds:.0f} s"
         )
 
 
-#: Where a create is in doubt.
-AROUND_CREATE = ("call.create_batch.before", "call.create_batch.after")
-
-
-def naive_plan(
-    seed: int, shards_of_jobs: Sequence[int], kills: int, *, rest_seconds: float = math.inf
-) -> Plan:
-    """The naive client in a storm without a single fault of the service: only kills. Without the driver's
-    own blows the seed alone says what happens."""
-    return Plan(
-        seed,
-        tuple(shards_of_jobs),
-        kills,
-        stops=0,
-        workers=1,
-        program="naive",
-        faults=(),
-        rest_seconds=rest_seconds,
-        places=AROUND_CREATE,
-    )
-
-
-def unfenced_plan(seed: int, shards_of_jobs: Sequence[int], stops: int) -> Plan:
-    """langbatch without its fence in a storm without faults: processes freeze before a create."""
-    return Plan(
-        seed,
-        tuple(shards_of_jobs),
-        kills=0,
-        stops=stops,
-        program="unfenced",
-        faults=(),
-        lease_seconds=0.4,
-        grace_seconds=0.1,
-        rest_seconds=math.inf,
-        places=AROUND_CREATE[:1],
-        furthest_hit=4,
-        pause_leases=(4.0, 7.0),
-    )
-
-
 def _bad_clients(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
     """The harness can fail: clients that are wrong are found out."""
     with Nursery(folder / "processes") as nursery:
-        found.naive = storm(
-            folder / "naive", nursery, naive_plan(extent.seed, (10, 10, 10), 25, rest_seconds=0.4)
+        found.naive = naive_client(
+            folder / "naive", nursery, NAIVE_SHARDS, random_deaths(extent.seed, NAIVE_SHARDS)
         )
-        found.unfenced = storm(folder / "unfenced", nursery, unfenced_plan(extent.seed, (10, 10, 10), 15))
-    for outcome in (found.naive, found.unfenced):
-        assert outcome.audit.paid_twice > 0, "a client that pays twice was not caught"
-    say(f"  naive {found.naive.audit.paid_twice}, unfenced {found.unfenced.audit.paid_twice} paid twice")
+        found.unfenced = unfenced(folder / "unfenced", nursery, range(1, FREEZES + 1))
+    for caught in (found.naive, found.unfenced):
+        assert caught.paid_twice > 0, "a client that pays twice was not caught"
+    say(f"  naive {found.naive.paid_twice}, unfenced {found.unfenced.paid_twice} paid twice")

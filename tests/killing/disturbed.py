@@ -1,7 +1,8 @@
-"""Disks that are full, read-only or lossy, and a database that somebody else holds."""
+"""Disks that are full, read-only or lossy, and a database that is held, damaged or too new."""
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 import signal
@@ -16,6 +17,7 @@ from killing.enumerated import IDS, INPUT, RESUME, SUBMIT
 from killing.ground import Ground, ground
 from killing.lives import Life, Order
 from killing.processes import Child, Nursery
+from langbatch.store.schema import metadata
 
 #: How long a writer waits for the database here, in seconds, where langbatch takes 30.
 BUSY_SECONDS = 0.3
@@ -84,13 +86,53 @@ def database_held(place: Ground) -> Iterator[None]:
 def database_held_from(place: Ground, name: str, hit: int) -> Child:
     """The database is taken away at this hit of a failpoint, until the process has given up."""
     child = place.start(*WAITING, orders=(Order("stop", name, hit),))
-    while not child.standing_still:
-        if child.code is not None:
-            raise AssertionError(f"{name} was never reached: {child.err}")
-        place.nursery.happenings(0.1)
+    place.nursery.stopped(child)
     with database_held(place):
         place.nursery.signal(child, signal.SIGCONT)
         return _told(place, child)
+
+
+def database_damaged(place: Ground, table: str, *, recover: bool) -> Child:
+    """The first page of a table (of the list of tables: of the file) turns to noise. Then either a backup
+    comes back, or the file is moved away and the service is asked, as the message says."""
+    check_manners(place.run(*SUBMIT))
+    database = place.home / "langbatch.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master WHERE type = 'table'"))
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    backup = database.read_bytes()
+    start = ({"sqlite_master": 1, **roots}[table] - 1) * page_bytes
+    noise = random.Random(table).randbytes(page_bytes)
+    database.write_bytes(backup[:start] + noise + backup[start + page_bytes :])
+    child = _told(place, place.start(*RESUME))
+    if child.code == 0:
+        return child  # it holds nothing that was needed
+    assert "the database file is damaged" in child.err, child.err
+    _without_database(place)
+    if recover:
+        recovered = place.run("recover", "--from-remote", "--provider", "azure")
+        check_manners(recovered)
+        assert recovered.code == 0, recovered.err
+    else:
+        database.write_bytes(backup)
+    return child
+
+
+def _without_database(place: Ground) -> None:
+    for path in place.home.glob("langbatch.db*"):
+        path.unlink()
+
+
+def database_of_a_newer_version(place: Ground) -> Child:
+    """A newer langbatch has migrated the database; it is upgraded here too, as the message says."""
+    check_manners(place.run(*SUBMIT))
+    (own,) = place.rows("SELECT version_num FROM alembic_version")[0]
+    place.change("UPDATE alembic_version SET version_num = '9999'")
+    child = _told(place, place.start(*RESUME))
+    assert "newer" in child.err, child.err
+    place.change(f"UPDATE alembic_version SET version_num = '{own}'")
+    return child
 
 
 def _told(place: Ground, child: Child) -> Child:
@@ -112,7 +154,9 @@ def finish(place: Ground) -> Audit:
     last = place.run(*RESUME)
     check_manners(last)
     assert last.code == 0, last.err
-    found = audit(place, {INPUT: IDS})
+    # A recovered job does not know any more what its file was called.
+    ((name,),) = place.rows("SELECT input_name FROM jobs")
+    found = audit(place, {name: IDS})
     assert found.zeros == (0, 0, 0, 0), found
     assert found.operator_stops == 0
     assert place.rows("SELECT sum(succeeded) FROM shards") == [(len(IDS),)]
@@ -123,9 +167,9 @@ def every_kind() -> list[tuple[str, Callable[[Ground], int]]]:
     """All disturbances of a campaign, each with its kind; what they return is the process's exit code."""
     found: list[tuple[str, Callable[[Ground], int]]] = []
 
-    def add(kind: str, disturb: Callable[..., Child], *arguments: object) -> None:
+    def add(kind: str, disturb: Callable[..., Child], *arguments: object, **named: object) -> None:
         def run(place: Ground) -> int:
-            code = disturb(place, *arguments).code
+            code = disturb(place, *arguments, **named).code
             assert code is not None
             return code
 
@@ -141,6 +185,10 @@ def every_kind() -> list[tuple[str, Callable[[Ground], int]]]:
         add("files cannot grow (RLIMIT_FSIZE)", no_file_beyond, file_bytes)
     for name, hit in HELD_FROM:
         add("database held by another process", database_held_from, name, hit)
+    for table in ("sqlite_master", *metadata.tables, "alembic_version"):
+        add("database damaged, backup restored", database_damaged, table, recover=False)
+        add("database damaged, recovered from the service", database_damaged, table, recover=True)
+    add("database of a newer version", database_of_a_newer_version)
     add("home read-only from the start", read_only_fresh_home)
     add("home read-only later", read_only_later)
     return found

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
+from typing import get_args
 
+import langbatch
 from killing.audit import Audit, audit, check_manners
 from killing.ground import Ground, ground
 from killing.lives import Order
 from killing.processes import Child, Nursery
+from langbatch.providers.error_table import Verb
 
 INPUT = "in.jsonl"
 IDS = tuple(f"r{n}" for n in range(6))
@@ -25,9 +32,11 @@ RESUME = ("resume", "--wait")
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A job's course. `before` runs undisturbed, `victim` is what is killed; then `RESUME` finishes.
+    """A job's course. `before` runs undisturbed, `victim` is what is killed, `successor` may be killed after
+    it (where the job is stored by then), as may be `RESUME`, which finishes.
 
-    `succeed`: whether every request must succeed in the end.
+    `succeed`: whether every request must succeed in the end. `home_lost`: whether all that is here is gone
+    when the victim starts.
     """
 
     name: str
@@ -35,6 +44,17 @@ class Scenario:
     before: tuple[tuple[str, ...], ...] = ()
     faults: tuple[str, ...] = ()
     succeed: bool = True
+    successor: tuple[str, ...] = RESUME
+    home_lost: bool = False
+
+    @property
+    def typed_again(self) -> tuple[str, ...] | None:
+        """The command that its user types once more because it was killed; `RESUME` does what `submit --wait`
+        would."""
+        for command in (self.victim, self.successor):
+            if command[0] in ("cancel", "retry", "fetch", "recover"):
+                return command
+        return None
 
 
 SCENARIOS = (
@@ -49,8 +69,16 @@ SCENARIOS = (
     Scenario("lost requests", (*SUBMIT, "--wait"), faults=("upload-drop*2", "create-drop*2")),
     Scenario("cancel", ("cancel", JOB), before=(SUBMIT,), succeed=False),
     Scenario("retry", ("retry", JOB), before=((*SUBMIT, "--wait"),), faults=("rows-fail=1*2",)),
+    Scenario(
+        "recover",
+        ("recover", "--from-remote", "--provider", "azure"),
+        before=(SUBMIT,),
+        home_lost=True,
+    ),
     Scenario("fetch", ("fetch", JOB, "-o", "out.jsonl", "--force"), before=((*SUBMIT, "--wait"),)),
 )
+#: For pairs only: a job that is cancelled on its way.
+CANCELLED = Scenario("cancelled on its way", (*SUBMIT, "--wait"), succeed=False, successor=("cancel", JOB))
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
@@ -65,20 +93,26 @@ class Tally:
     runs: int = 0
     #: Seconds from a kill to the first step that its successor recorded, where it left anything to do.
     recoveries: list[float] = field(default_factory=list)
+    #: Of every course, the failpoints at which somebody was killed, in that order.
+    courses: list[tuple[str, ...]] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         self.audit += other.audit
         self.hits += other.hits
+        self.courses += other.courses
         self.kills += other.kills
         self.runs += other.runs
         self.recoveries += other.recoveries
 
     def saw(self, child: Child) -> None:
         self.hits += child.hits
-        for order in child.carried_out:
-            act, _, name = order.partition(" ")
-            if act == "kill":
-                self.kills[name] += 1
+        self.kills.update(killed_at(child))
+
+
+def killed_at(child: Child) -> list[str]:
+    """The failpoint at which a process killed itself, if it did."""
+    acts = (noted.partition(" ") for noted in child.carried_out)
+    return [name for act, _, name in acts if act == "kill"]
 
 
 @contextmanager
@@ -88,6 +122,8 @@ def _stage(folder: Path, nursery: Nursery, scenario: Scenario) -> Iterator[Groun
         for command in scenario.before:
             child = place.run(*command)
             check_manners(child)
+        if scenario.home_lost:
+            shutil.rmtree(place.home)
         yield place
 
 
@@ -102,22 +138,21 @@ def count_hits(folder: Path, nursery: Nursery, scenario: Scenario) -> Counter[st
 def kill_and_finish(
     folder: Path, nursery: Nursery, scenario: Scenario, kills: Sequence[Order], tally: Tally
 ) -> None:
-    """Kill the victim as the first order says, its successor as the second does, and so on; then let
-    the job finish undisturbed, and audit it."""
+    """Kill the victim as the first order says, its successors as the others do; then let the job finish
+    undisturbed, and audit it."""
     with _stage(folder, nursery, scenario) as place:
         child = _run(place, scenario.victim, kills[:1], tally)
-        for order in kills[1:]:
-            if _stored(place):
-                child = _run(place, RESUME, (order,), tally, after=child)
-            else:
-                child = _run(place, scenario.victim, (order,), tally, after=child)
-        if not _stored(place):
+        killed = killed_at(child)
+        for order, command in zip(kills[1:], chain([scenario.successor], repeat(RESUME)), strict=False):
+            child = _run(place, command if _stored(place) else scenario.victim, (order,), tally, after=child)
+            killed += killed_at(child)
+        tally.courses.append(tuple(killed))
+        if not _stored(place) and not scenario.home_lost:
             # Killed before the job was stored: nothing was sent, and the user submits again.
             assert place.server.emulator.report()["counts"]["uploads"] == 0
             child = _run(place, SUBMIT, (), tally, after=child)
-        if scenario.victim[0] in ("cancel", "retry", "fetch"):
-            # A command that was killed is typed again.
-            again = _run(place, scenario.victim, (), tally, after=child)
+        if scenario.typed_again:
+            again = _run(place, scenario.typed_again, (), tally, after=child)
             assert again.code in (0, 2), again.err
         last = _run(place, RESUME, (), tally, after=child)
         if scenario.victim[0] == "retry" and last.code == 4:
@@ -125,7 +160,9 @@ def kill_and_finish(
             _run(place, scenario.victim, (), tally)
             last = _run(place, RESUME, (), tally)
         assert last.code in ((0,) if scenario.succeed else (0, 4)), (kills, last.code, last.err)
-        found = audit(place, {INPUT: IDS})
+        # A recovered job does not know any more what its file was called.
+        name = place.rows("SELECT input_name FROM jobs")[0][0] if scenario.home_lost else INPUT
+        found = audit(place, {name: IDS})
         if scenario.victim[0] == "fetch":
             _check_fetched(place)
         _check_succeeded(place, scenario)
@@ -162,6 +199,27 @@ def _check_fetched(place: Ground) -> None:
     assert [line.split('"')[3] for line in lines] == list(IDS)
 
 
-def singles(hits: Counter[str]) -> list[Order]:
-    """One order for each failpoint and each of its hits."""
-    return [Order("kill", name, n) for name in sorted(hits) for n in range(1, hits[name] + 1)]
+def kill_at_each_hit(
+    folder: Path, nursery: Nursery, scenario: Scenario, name: str, tally: Tally, every: int = 1
+) -> None:
+    """Kill the victim at the failpoint's first hit, another one at its second (or each so-many-th), and so
+    on until one finishes unkilled."""
+    for hit in itertools.count(1, every):
+        place = folder / str(hit)
+        before = tally.kills.total()
+        kill_and_finish(place, nursery, scenario, [Order("kill", name, hit)], tally)
+        shutil.rmtree(place)
+        if tally.kills.total() == before:
+            return
+
+
+def failpoints_of_the_product() -> frozenset[str]:
+    """Every name that langbatch's code can reach."""
+    named = {f"call.{verb}.{side}" for verb in get_args(Verb) for side in ("before", "after")}
+    for path in Path(str(langbatch.__file__)).parent.rglob("*.py"):
+        text = path.read_text()
+        # A name made of a variable is a call's, which are there already.
+        named |= set(re.findall(r'failpoints\.reached\("([\w.]+)"\)', text))
+        for what in re.findall(r'failpoints\.around\("([\w.]+)"\)', text):
+            named |= {f"{what}.before", f"{what}.after"}
+    return frozenset(named)

@@ -24,6 +24,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from killing.child import live
@@ -133,17 +134,23 @@ def _import_everything() -> None:
         "langbatch.handles",
         "langbatch.running.leases",
         "langbatch.manager",
+        "langbatch.progress",
         "langbatch.providers.azure",
         "langbatch.providers.openai",
         "langbatch.results.result",
         "langbatch.running.runner",
         "langbatch.running.settlement",
+        "langbatch.store.endpoint_facts",
         "langbatch_cli.app",
         "openai.lib.azure",
         "openai.resources",
         "sqlalchemy.dialects.sqlite.pysqlite",
     ):
         importlib.import_module(name)
+    for name in ("httpcore", "httpcore2", "truststore"):
+        # Which of them the SDK uses depends on its version.
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,10 @@ import langbatch
 import langbatch_cli
 from killing.lives import Life
 
-#: A process that takes longer hangs: what it does takes a few seconds on a loaded machine.
-RUN_SECONDS = 120.0
+#: Who reaches no failpoint for so many seconds hangs. Nothing waits as long, on whatever machine.
+QUIET_SECONDS = 300.0
+#: Who notes more than this goes round in circles: a run of a small job notes less than 20,000 bytes.
+NOTES_OF_RUN = 2_000_000
 #: Where the program is, for processes of their own.
 CODE = [str(Path(str(module.__file__)).parents[1]) for module in (langbatch, langbatch_cli)]
 CODE.append(str(Path(__file__).parents[1]))
@@ -29,6 +31,25 @@ CODE.append(str(Path(__file__).parents[1]))
 
 class Hung(AssertionError):
     """A process did not end; liveness is one of the promises."""
+
+
+class Progress:
+    """Tells work from a hang by the failpoints that are reached, so that a slow machine is only slow."""
+
+    def __init__(self, most_bytes: float) -> None:
+        self._most_bytes = most_bytes
+        self._seen = -1
+        self._since = 0.0
+
+    def check(self, noted_bytes: int, who: object) -> None:
+        """`noted_bytes` are the notes so far. Raises `Hung` for too many of them, or none for long."""
+        now = time.monotonic()
+        if noted_bytes != self._seen:
+            self._seen, self._since = noted_bytes, now
+        if noted_bytes > self._most_bytes:
+            raise Hung(f"no end after {noted_bytes} bytes of notes: {who}")
+        if now - self._since > QUIET_SECONDS:
+            raise Hung(f"no failpoint reached for {QUIET_SECONDS:g} s: {who}")
 
 
 @dataclass(slots=True)
@@ -70,6 +91,14 @@ class Child:
         """Orders carried out: `kill commit.after`."""
         return [line[1:] for line in self._lines() if line.startswith("!")]
 
+    @property
+    def noted_bytes(self) -> int:
+        """The length of its notes, which grow with every failpoint it reaches."""
+        try:
+            return (self.files / f"{self.n}.hits").stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def _lines(self) -> list[str]:
         return _text(self.files / f"{self.n}.hits").splitlines()
 
@@ -98,8 +127,12 @@ class Nursery:
         self._selector = selectors.DefaultSelector()
         assert self._process.stdout is not None
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
-        while not self.happenings(RUN_SECONDS):
-            pass
+        try:
+            while not self.happenings(QUIET_SECONDS):
+                pass
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -136,12 +169,19 @@ class Nursery:
 
     def ended(self, child: Child) -> Child:
         """Wait for this process's end."""
-        give_up = time.monotonic() + RUN_SECONDS
+        progress = Progress(NOTES_OF_RUN)
         while child.code is None:
-            if time.monotonic() > give_up:
-                self.signal(child, signal.SIGKILL)
-                raise Hung(f"no end after {RUN_SECONDS:g} s: {child.life.arguments}\n{child.err[-2000:]}")
             self.happenings(0.5)
+            progress.check(child.noted_bytes, (child.life, child.err[-2000:]))
+        return child
+
+    def stopped(self, child: Child) -> Child:
+        """Wait until this process stands still, as it was ordered to."""
+        progress = Progress(NOTES_OF_RUN)
+        while not child.standing_still:
+            assert child.code is None, f"ended before it was to stop: {child.life} {child.err}"
+            self.happenings(0.5)
+            progress.check(child.noted_bytes, child.life)
         return child
 
     def happenings(self, seconds: float) -> bool:

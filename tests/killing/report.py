@@ -8,7 +8,8 @@ from statistics import median
 
 from killing.audit import Audit
 from killing.campaign import PAIRS_SCENARIO, Extent, Findings
-from killing.enumerated import BY_NAME, Scenario
+from killing.enumerated import BY_NAME, Scenario, Tally, failpoints_of_the_product
+from killing.pairs import unordered
 
 
 def report(found: Findings, extent: Extent, command: str) -> str:
@@ -24,6 +25,10 @@ def report(found: Findings, extent: Extent, command: str) -> str:
     audits += found.storms.audit
     hits += found.storms.hits
     storms = found.storms
+    points = failpoints_of_the_product()
+    wanted = unordered(points)
+    missed = found.pairs_missed()
+    pairs_seen = len(wanted) - len(missed)
     kills = alone.total() + storms.kills.total()
     return "\n".join(
         [
@@ -51,17 +56,21 @@ def report(found: Findings, extent: Extent, command: str) -> str:
             "exit code.",
             "",
             "## Every failpoint, alone",
-            "A fresh store and service, killed at the n-th hit, then resumed. Commands: `submit --wait`, `cancel`,",
-            "`retry`, `fetch`, and `submit --wait` while replies or requests are lost.",
+            "A fresh store and service, killed at the first hit, then resumed; another one killed at the second hit, and so",
+            "on, until one is no longer killed. In “lost replies” and “lost requests” the service, in “recover” the home",
+            "is lost.",
             "",
-            "| scenario | command killed | points | SIGKILLs | batches | orphan files |",
+            "| scenario | command killed | courses | SIGKILLs | batches | orphan files |",
             "|---|---|---|---|---|---|",
-            *(_row(BY_NAME[name], found.points[name], tally) for name, tally in found.alone.items()),
+            *(_row(BY_NAME[name], tally) for name, tally in found.alone.items()),
             "",
             "## Pairs",
-            f"In scenario “{PAIRS_SCENARIO}”: {found.pairs_tried} ordered pairs of failpoints, the first process killed at "
-            f"one, its successor at the other; {found.pairs.kills.total()} SIGKILLs (a second point that the "
-            f"successor no longer reaches does not kill), {found.pairs.audit.batches} batches.",
+            f"{found.pairs_tried} ordered pairs of failpoints, each in a fresh store: all pairs of those that scenario "
+            f"“{PAIRS_SCENARIO}” reaches, at hits drawn by the seed, and both sides of a cancel with every failpoint, in a "
+            f"job that is cancelled on its way. {found.pairs.runs} courses, {found.pairs.kills.total()} SIGKILLs, "
+            f"{found.pairs.audit.batches} batches. {pairs_seen} of all {len(wanted)} unordered pairs of the product's "
+            f"{len(points)} failpoints (each with itself too) killed two processes of one job. Not met: "
+            f"{_some(missed)}.",
             "",
             "## Disks and locks",
             "| disturbance | tried | met by the process |",
@@ -78,7 +87,7 @@ def report(found: Findings, extent: Extent, command: str) -> str:
             f"{found.storms_run} stores, three processes `resume --wait` and one `submit` on each, leases of 1 s, "
             f"{len(found.storms.audit.faults)} kinds of faults, kills and freezes (longer than the lease) at random "
             f"moments and random failpoints: {storms.audit.shards} shards in {storms.audit.jobs} jobs, "
-            f"{storms.kills.total()} SIGKILLs ({storms.kills['at any moment']} by the driver at any moment), "
+            f"{storms.kills.total()} SIGKILLs ({storms.kills['at any moment']} of them by the driver at any moment), "
             f"{storms.stops} SIGSTOPs, {storms.audit.batches} batches, {storms.audit.operator_stops} operator stops "
             f"(settled by a truthful operator), {storms.audit.orphan_files} orphan files.",
             "",
@@ -98,10 +107,10 @@ def report(found: Findings, extent: Extent, command: str) -> str:
             _times("storms", storms.recoveries),
             "",
             "## The harness can fail",
-            f"- A naive client (SDK defaults, ids noted after the reply) under {found.naive.kills.total()} SIGKILLs and no "
-            f"fault at all: {found.naive.audit.paid_twice} of {found.naive.audit.requests} requests paid twice.",
-            f"- langbatch without its fence under {found.unfenced.stops} SIGSTOPs and no fault at all: "
-            f"{found.unfenced.audit.paid_twice} of {found.unfenced.audit.requests} requests paid twice.",
+            f"- A naive client (SDK defaults, ids noted after the reply), {found.naive.kills.total()} SIGKILLs at random "
+            f"failpoints, no fault at all: {found.naive.paid_twice} of {found.naive.requests} requests paid twice.",
+            f"- langbatch without its fence, frozen before {found.unfenced.stops} creates, no fault at all: "
+            f"{found.unfenced.paid_twice} of {found.unfenced.requests} requests paid twice.",
             "",
             "## Failpoints",
             "Faults that never fired and failpoints at which nobody was killed: "
@@ -115,12 +124,9 @@ def report(found: Findings, extent: Extent, command: str) -> str:
     )  # fmt: skip
 
 
-def _row(scenario: Scenario, points: int, tally: object) -> str:
-    from killing.enumerated import Tally
-
-    assert isinstance(tally, Tally)
+def _row(scenario: Scenario, tally: Tally) -> str:
     return (
-        f"| {scenario.name} | `{' '.join(scenario.victim[:1])}` | {points} | {tally.kills.total()} "
+        f"| {scenario.name} | `{scenario.victim[0]}` | {tally.runs} | {tally.kills.total()} "
         f"| {tally.audit.batches} | {tally.audit.orphan_files} |"
     )
 
@@ -129,6 +135,10 @@ def _counts(counter: Counter[str] | Counter[int]) -> str:
     return ", ".join(
         f"{name} {count}" for name, count in sorted(counter.items(), key=lambda item: str(item[0]))
     )
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
 
 
 def _times(name: str, seconds: Sequence[float]) -> str:

@@ -70,6 +70,23 @@ def test_a_database_held_while_a_call_is_under_way_loses_no_id(name: str, hit: i
     assert (found.batches, found.orphan_files) == (2, 0)
 
 
+@pytest.mark.parametrize("recover", [False, True])
+@pytest.mark.parametrize("table", ["sqlite_master", "attempts"])
+def test_a_damaged_database_is_told_and_either_way_out_leads_to_every_result(
+    table: str, recover: bool, place: Ground
+) -> None:
+    child = disturbed.database_damaged(place, table, recover=recover)
+    assert child.code == disturbed.MEND_THIS_MACHINE
+    assert "recover --from-remote" in child.err
+    assert disturbed.finish(place).batches == 2
+
+
+def test_a_database_of_a_newer_version_is_left_as_it_is(place: Ground) -> None:
+    child = disturbed.database_of_a_newer_version(place)
+    assert child.code == disturbed.MEND_THIS_MACHINE
+    assert disturbed.finish(place).batches == 2
+
+
 @pytest.mark.parametrize("hit", [1, 5, 9])
 def test_a_rename_that_a_power_cut_undoes_was_not_counted_on(hit: int, place: Ground) -> None:
     disturbed.lossy_disk_at(place, hit)

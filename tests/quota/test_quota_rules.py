@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from langbatch.records import Account, Target
 from langbatch.running import quota
+from langbatch.targets import account_label
 
 NOW = 1_000.0
 
@@ -103,4 +104,4 @@ def test_no_placement_passes_a_known_limit(need: int, facts: list[tuple[int | No
 def test_the_quota_is_the_deployments_whoever_names_it() -> None:
     named = Target("azure", "h", "chat_completions", "dep")
     unnamed = Target("azure", "h", "chat_completions", None)
-    assert quota.account_label(named, "other") == quota.account_label(unnamed, "dep") == "azure/h/dep"
+    assert account_label(named, "other") == account_label(unnamed, "dep") == "azure/h/dep"

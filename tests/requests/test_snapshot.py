@@ -51,6 +51,22 @@ def test_stretches_are_read_alike_with_and_without_hint(
     assert list(snapshot.inputs(first, count)) == [1] * count
 
 
+@pytest.mark.parametrize("with_marks", [True, False])
+def test_stretches_far_in_are_read_from_the_mark_before_them(tmp_path: Path, with_marks: bool) -> None:
+    """Without marks, as in a snapshot of an early version, they are found from the start."""
+    lines = [line(chat(f"ü-{number}", "x" * (number % 7))) for number in range(9000)]
+    keep(write(tmp_path, lines), tmp_path / "job")
+    marks = tmp_path / "job" / "requests.marks"
+    assert marks.stat().st_size == 3 * 16
+    if not with_marks:
+        marks.unlink()
+    snapshot = Snapshot(tmp_path / "job")
+    for first in (0, 4095, 4096, 4097, 8192, 8999, 9000):
+        count = min(3, 9000 - first)
+        assert list(snapshot.lines(first, count)) == [one + b"\n" for one in lines[first : first + count]]
+        assert snapshot.ids(first, count) == [f"ü-{number}" for number in range(first, first + count)]
+
+
 @pytest.mark.parametrize(("first", "count"), [(-1, 1), (0, 501), (501, 0), (3, -1)])
 def test_stretches_outside_are_an_error(snapshot: Snapshot, first: int, count: int) -> None:
     with pytest.raises(ValueError, match="not within"):
@@ -66,7 +82,7 @@ def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "home").rglob("*")}
-    private = ("requests.jsonl", "requests.idx", "requests.ids", "rejects.jsonl")
+    private = ("requests.jsonl", "requests.idx", "requests.ids", "requests.marks", "rejects.jsonl")
     assert modes == {"job": 0o700, **dict.fromkeys(private, 0o600)}
 
 

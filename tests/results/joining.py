@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +92,8 @@ def join(
     *tried: Tried,
     first_ordinal: int = 0,
     max_row_bytes: int = 1 << 20,
+    executor: Executor | None = None,
+    range_bytes: int = 0,
 ) -> Joined:
     """Write each attempt's files, join them, and give back what came out, split on newline bytes."""
     attempts = []
@@ -115,6 +118,8 @@ def join(
             sink,
             aside,
             max_row_bytes=max_row_bytes,
+            executor=executor,
+            range_bytes=range_bytes,
         )
     written = out.read_bytes()
     assert written.endswith(b"\n") or not ids

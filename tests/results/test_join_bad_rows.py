@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from langbatch.records import Tally
-from langbatch.results.pieces import piece_rows
+from langbatch.results.pieces import piece_blocks
 from results.joining import Tried, chat_body, encoded, http_failure, join, never_ran, success
 
 GOOD = encoded(success("good"))
@@ -131,17 +131,16 @@ def test_bad_56_an_oversized_row_is_never_held_in_memory(tmp_path: Path) -> None
         file.write(b'"}\n' + GOOD)
     tracemalloc.start()
     try:
-        with (tmp_path / "output").open("rb", buffering=0) as file, (tmp_path / "aside").open("wb") as aside:
-            found = [(at, row[:21], whole) for at, row, whole in piece_rows(file, aside, 2 << 20)]
+        with (tmp_path / "output").open("rb", buffering=0) as file:
+            found = [(at, rows[0][:21], oversized) for at, rows, oversized in piece_blocks(file, 2 << 20)]
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     size = (tmp_path / "output").stat().st_size
     assert found == [
-        (0, b'{"custom_id":"a","x":', False),
-        (size - len(GOOD), GOOD[:21], True),
+        (0, b'{"custom_id":"a","x":', size - len(GOOD) - 1),
+        (size - len(GOOD), GOOD[:21], 0),
     ]
-    assert (tmp_path / "aside").stat().st_size == size - len(GOOD)
     assert peak_bytes < 10_000_000
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from langbatch import Diagnosis, Finding
+from langbatch import Diagnosis, Finding, JobManager, Unreachable
 from langbatch.config import Credentials, Settings
 from langbatch.errors import AccessRefused
 from langbatch.records import RemoteFile, Target
+from langbatch.store.examination import Examined
 from langbatch.upkeep import surroundings
 from langbatch.upkeep.doctor import check_azure_settings, check_clock, check_file_count, explain_refusal
-from support import SECRET_KEY, World, requests_file, world
+from support import SECRET_KEY, VirtualClock, World, requests_file, world
 
+#: A user who owns nothing, on every system.
+NOBODY = 65534
 AZURE = Target("azure", "res.openai.azure.com", "chat_completions", "dep", {"api_version": "v1"})
 
 
@@ -214,3 +221,129 @@ def test_another_home_with_a_store_and_proxies_are_warned_of(tmp_path: Path) -> 
     assert "https_proxy" in proxy.what
     assert "secret-word" not in str(proxy)
     assert not list(surroundings.check_proxies(environ, "localhost", loopback=True))
+
+
+# ---------------------------------------------------------------- the usual mistakes
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody may enter `folder`, root included: root is somebody else meanwhile."""
+    before = folder.stat().st_mode
+    folder.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(before)
+
+
+def test_a_home_that_may_not_be_read_is_a_problem_and_the_rest_is_still_looked_at(tmp_path: Path) -> None:
+    with world(tmp_path) as here:
+        here.home.mkdir()
+        with locked(here.home):
+            diagnosis = visit(here)
+    told = found(diagnosis, "home")
+    assert told.level == "problem"
+    assert "cannot be read" in told.what
+    assert "LANGBATCH_HOME" in str(told.mend)
+    assert found(diagnosis, "database").level == "problem"
+    assert found(diagnosis, "sign_in").level == "ok"
+
+
+@pytest.mark.parametrize("target", ["home", "nowhere/at/all"])
+def test_a_home_that_is_a_link_to_nowhere_or_to_itself_is_a_problem(target: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.symlink_to(tmp_path / target)
+    (told,) = [f for f in surroundings.check_home(Settings(home)) if f.check == "home"]
+    assert told.level == "problem"
+    assert "cannot be reached" in told.what
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(5_000_000_000, "ok"), (500_000_000, "warning"), (1_000_000, "problem")]
+)
+def test_a_disk_that_is_full_or_nearly_is_told_with_what_frees_room(
+    free: int, level: str, tmp_path: Path
+) -> None:
+    told = surroundings.check_room(tmp_path, free)
+    assert told.level == level
+    assert level == "ok" or "Free some space" in str(told.mend)
+
+
+def test_an_older_schema_is_told_before_it_is_migrated() -> None:
+    told = surroundings.check_schema(Examined("0000", None, 0))
+    assert told.level == "warning"
+    assert "copy of the old one" in str(told.mend)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"standard_deployments": frozenset({"dep"})}, "Global-Batch"),
+        ({"deployments": frozenset({"another"})}, "--deployment NAME"),
+    ],
+)
+def test_a_deployment_that_refused_its_last_batch_is_told_with_what_to_look_at(
+    config: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with world(tmp_path, **config) as here:
+        with here.manager() as manager:
+            manager.wait(manager.submit(requests_file(tmp_path / "in.jsonl", ["a"]), **here.azure).id)
+        told = found(visit(here, model="dep"), "deployment")
+        assert told.level == "warning"
+        assert told.what.startswith("dep refused its last batch")
+        assert words in str(told.mend)
+        assert not [f for f in visit(here, model="de") if f.check == "deployment"]
+
+
+def test_a_deployment_that_has_run_something_since_is_not_told_of(tmp_path: Path) -> None:
+    with world(tmp_path, faults=("batch-fail@1",)) as here:
+        with here.manager() as manager:
+            job = manager.submit(requests_file(tmp_path / "in.jsonl", ["a"]), **here.azure).id
+            manager.wait(job)
+            assert found(visit(here), "deployment").level == "warning"
+            manager.retry(job)
+            manager.wait(job)
+        assert not [f for f in visit(here) if f.check == "deployment"]
+
+
+@pytest.mark.parametrize("fault", ["list-html", "list-503-html"])
+def test_a_web_page_in_the_services_place_points_to_the_proxy(fault: str, tmp_path: Path) -> None:
+    with world(tmp_path, faults=(fault,)) as here:
+        told = found(visit(here), "sign_in")
+    assert told.level == "problem"
+    assert "NO_PROXY" in str(told.mend)
+
+
+def test_a_clock_that_is_off_is_seen_in_the_services_replies(tmp_path: Path) -> None:
+    with world(tmp_path) as here:
+        ahead = VirtualClock(here.clock.now() + 400)
+        told = found(visit(World(here.home, ahead, here.emulator)), "clock")
+    assert told.level == "warning"
+    assert "s ahead of" in told.what
+    assert "timedatectl" in str(told.mend)
+
+
+def test_an_endpoint_where_nobody_listens_and_one_that_does_not_exist_are_told_apart(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    with JobManager(tmp_path / "home") as manager:
+        closed = manager.doctor("azure", azure_endpoint=f"http://127.0.0.1:{port}", api_key="k")
+    assert "Nobody listens" in str(found(closed, "sign_in").mend)
+    error = Unreachable("no connection to x.invalid (ConnectError: [Errno -2] Name or service not known)")
+    assert "There is no host" in str(explain_refusal(error, AZURE, Credentials("key")).mend)
+    error = Unreachable("no connection to res (SSLCertVerificationError: certificate verify failed)")
+    assert "SSL_CERT_FILE" in str(explain_refusal(error, AZURE, Credentials("key")).mend)
+
+
+def test_a_wrong_api_version_is_named_where_the_service_does_not_know_the_path(tmp_path: Path) -> None:
+    with world(tmp_path, faults=("list-404",)) as here:
+        mend = str(found(visit(here, api_version="2023-05-15"), "sign_in").mend)
+    assert "now 2023-05-15" in mend
+    assert "2024-07-01-preview or later" in mend

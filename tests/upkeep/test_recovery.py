@@ -18,8 +18,8 @@ from langbatch.providers import open_provider
 from langbatch.providers.base import Provider
 from langbatch.records import BatchPage, FilePage, RemoteBatch, RemoteFile, Target
 from langbatch.store.store import JobStore
-from langbatch.upkeep.recovery import Recoverer
-from langbatch.upkeep.traces import read_traces
+from langbatch.upkeep.recovery import Opened, Recoverer
+from langbatch.upkeep.traces import Listing, read_traces
 from support import World, requests_file, world
 
 IDS = [f"task-{n}" for n in range(7)]
@@ -403,7 +403,7 @@ def test_a_list_without_an_end_changes_nothing(broken: str, tmp_path: Path) -> N
         endless: Any = Endless(provider, broken)
         store = JobStore.open(tmp_path, clock=here.clock)
         with pytest.raises(FateUnknown, match=f"the list of {broken} cannot be read to its end"):
-            Recoverer(store, tmp_path, endless, target, here.clock).recover()
+            Recoverer(store, tmp_path, [Opened(target, endless)], here.clock).recover()
         assert store.jobs() == []
         store.close()
 
@@ -463,8 +463,9 @@ def test_traces_are_read_from_names_input_files_and_tags() -> None:
         RemoteBatch("b3", "in_progress", "f9", metadata=tagged),
         RemoteBatch("b4", "in_progress", "f9", metadata={"langbatch_tag": "nonsense"}),
     ]
-    (job,) = read_traces(files, batches).values()
+    (job,) = read_traces([Listing(files, batches)]).values()
     assert (job.job_id, job.store_id) == ("job_01m7aaaaaaaaaaaaaaaaaaaaaa", "0a1b2c3d")
     third, fourth = job.shards[2]
-    assert (third.number, third.file_id, third.batch and third.batch.id) == (3, "f1", "b1")
-    assert (fourth.number, fourth.file_id, fourth.batch and fourth.batch.id) == (4, "f9", "b3")
+    assert (third.parts.number, third.file_id, third.batch and third.batch.id) == (3, "f1", "b1")
+    assert (fourth.parts.number, fourth.file_id, fourth.batch and fourth.batch.id) == (4, "f9", "b3")
+    assert (job.target_count, job.extent(2)) == (None, None)

@@ -1,0 +1,20 @@
+"""The emulator for the measurements: prints its base URLs as JSON, then serves until it is ended.
+
+`python service.py FAILURE_RATE`. Its time passes when it is looked at, so that only transfers are timed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+from langbatch.emulator import EmulatorConfig, running_server
+
+if __name__ == "__main__":
+    with running_server(config=EmulatorConfig.instant(failure_rate=float(sys.argv[1]))) as server:
+        print(
+            json.dumps({"azure_endpoint": server.azure_endpoint, "openai": server.openai_base_url}),
+            flush=True,
+        )
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})

@@ -1,0 +1,1 @@
+"""Requests made from rows: tables, templates, images and the answers' form."""
