@@ -12,7 +12,9 @@ import sys
 from langbatch.emulator import EmulatorConfig, running_server
 
 if __name__ == "__main__":
-    with running_server(config=EmulatorConfig.instant(failure_rate=float(sys.argv[1]))) as server:
+    # OpenAI's limit of 50,000 requests would end the job of whoever does not cut it into shards.
+    config = EmulatorConfig.instant(failure_rate=float(sys.argv[1]), requests_limit=1_000_000)
+    with running_server(config=config) as server:
         print(
             json.dumps({"azure_endpoint": server.azure_endpoint, "openai": server.openai_base_url}),
             flush=True,

@@ -10,6 +10,7 @@ import typer
 import langbatch
 from langbatch_cli import options
 from langbatch_cli.exits import Exit
+from langbatch_cli.explain import tell_failures
 from langbatch_cli.job_text import job_lines
 from langbatch_cli.money_text import preview_lines
 from langbatch_cli.render import (
@@ -154,8 +155,10 @@ def _submit(
         session.put_document(status.to_dict())
     else:
         session.say(job_lines(status, session.width, session.limit))
+        tell_failures(session, manager, status)
         if status.state == "failed":
-            session.say(f"Nothing could be run. Mend the cause, then: {session.command('retry', job_id)}")
+            session.say("Nothing could be run. Once the cause is mended:")
+            session.say(f"Next: {session.command('retry', job_id)}")
         else:
             next_command = "fetch" if status.finished else "watch"
             session.say(f"Next: {session.command(next_command, job_id)}")

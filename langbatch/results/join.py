@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["AttemptPieces", "JoinReport", "Note", "Piece", "Verdict", "join_shard"]
 
 #: Records are written together, by count or, where they are long, by size.
-_FLUSH_ROWS: Final = 512
+_FLUSH_ROWS: Final = 128
 _FLUSH_BYTES: Final = 1 << 20
 
 
@@ -135,14 +135,16 @@ def _write_records(
     unsuccessful: list[Unsuccessful] = []
     parts: list[bytes] = []
     waiting_bytes = waiting_rows = 0
-    splices, sources, source = ledger.splice, ledger.sources, ledger.source
-    offsets, lengths, pread = ledger.offset, ledger.length, os.pread
-    for request, (known, line_number) in enumerate(zip(ledger.known, line_numbers, strict=True)):
-        attempt = sources[source[request]].attempt if known else 0
-        splice = splices[request]
-        if known == SUCCEEDED and splice:
-            length = lengths[request]
-            row = pread(sources[source[request]].descriptor, length, offsets[request])
+    attempts = [source.attempt for source in ledger.sources]
+    descriptors = [source.descriptor for source in ledger.sources]
+    pread = os.pread
+    rows = zip(
+        ledger.known, line_numbers, ledger.source, ledger.offset, ledger.length, ledger.splice, strict=True
+    )
+    for request, (known, line_number, source, offset, length, splice) in enumerate(rows):
+        attempt = attempts[source] if known else 0
+        if splice and known == SUCCEEDED:
+            row = pread(descriptors[source], length, offset)
             if len(row) != length:
                 raise piece_changed()
             ours = b'"outcome": "succeeded", "line": %d, "attempt": %d, ' % (line_number, attempt)

@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 #: A longer row is not held in memory; it goes to quarantine as it streams by.
 MAX_ROW_BYTES: Final = 64 << 20
 
-_BLOCK_BYTES: Final = 1 << 18
+_BLOCK_BYTES: Final = 64 << 10
 #: So much of an oversized row is kept, to search for its `custom_id`.
 _HEAD_BYTES: Final = 64 << 10
 _BOM: Final = b"\xef\xbb\xbf"

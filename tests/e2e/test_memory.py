@@ -14,6 +14,7 @@ from langbatch.emulator import EmulatorConfig, running_server
 LINES = {"small": 10_000, "large": 100_000}
 LINE_BYTES = 2_000
 MOST_MEGABYTES = 120
+VALIDATE_MEGABYTES = 60
 #: Starts the command given as its arguments and reports the largest resident size it ever had, in KiB.
 MEASURE = (
     "import resource, subprocess, sys;"
@@ -65,4 +66,5 @@ def test_peak_memory_stays_flat_from_20_to_200_megabytes(
             source.unlink()
             out.unlink()
     assert max(peaks["large"].values()) < MOST_MEGABYTES, peaks
+    assert peaks["large"]["validate"] < VALIDATE_MEGABYTES, peaks
     assert max(peaks["large"].values()) < 1.2 * max(peaks["small"].values()), peaks
