@@ -72,7 +72,8 @@ def transfer(source: str, base_url: str) -> None:
     with open(source, encoding="utf-8") as given, open(rewritten, "w", encoding="utf-8") as kept:
         for line in given:
             kept.write(line.replace('"/chat/completions"', '"/v1/chat/completions"', 1))
-    batch = _handle(str(rewritten), OpenAI(base_url=base_url, api_key="any", max_retries=0, timeout=600), None)
+    client = OpenAI(base_url=base_url, api_key="any", max_retries=0, timeout=600)
+    batch = _handle(str(rewritten), client, None)
     with stopwatch() as facts:
         batch.start()
         while batch.get_status() not in ("completed", "failed"):

@@ -27,8 +27,8 @@ def page() -> str:
         [
             "# The life of a shard",
             "",
-            "Made from `langbatch/lifecycle.py`, which is the only place that knows it: a move that is not in",
-            "the table changes nothing, and every move is one conditional update with its event, in one",
+            "Made from `langbatch/lifecycle.py`, which is the only place that knows it: a move that is not",
+            "in the table changes nothing, and every move is one conditional update with its event, in one",
             "transaction.",
             "",
             "```mermaid",

@@ -35,6 +35,8 @@ _STEPS = {
 #: In a narrower window a shard, or one of several jobs, has numbers and no bar.
 _BARS_FROM_COLUMNS = 70
 _BAR_COLUMNS = 12
+#: Attention that begins so tells what is waited for; any other is trouble.
+_WAITING = "waiting for "
 #: A reason that takes more lines than this is for `status`.
 _REASON_LINES = 3
 
@@ -105,7 +107,12 @@ def _one_job(status: JobStatus, scene: Scene, window: Window, room: int) -> list
         if text is not None:
             lines += labelled(label, text, width)
     reason = waits_for(status)
-    below = labelled("waits for", reason, width, "yellow" if status.attention else "") if reason else []
+    trouble = status.attention is not None and not status.attention.startswith(_WAITING)
+    below = (
+        labelled("attention" if trouble else "waits for", reason, width, "yellow" if status.attention else "")
+        if reason
+        else []
+    )
     below = below[:_REASON_LINES]
     shards = _shard_lines(status.shards, window, room - len(lines) - len(below))
     return [*lines, *below, *shards]
@@ -142,7 +149,7 @@ def waits_for(status: JobStatus) -> str | None:
     if status.finished:
         return None
     if status.attention:
-        return visible(status.attention, 2000).removeprefix("waiting for ")
+        return visible(status.attention, 2000).removeprefix(_WAITING)
     if status.cancel_requested:
         return "the service to stop what is running"
     awaited = Counter(_awaited(shard) for shard in status.shards if shard.state != "done")

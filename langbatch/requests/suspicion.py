@@ -16,9 +16,9 @@ _ASSIGNMENT = b"="
 _MORE_STARTS = (b"JQQJ99", b"api-key", b"api_key", b"Api-Key", b"API_KEY")
 _BEGINNING_BYTES = 8 << 20
 
-#: Begins with what is searched for, so that the search is one for plain bytes: `task-1` holds it in each line.
+#: Begins with what is searched for, so that the search is one for plain bytes: `task-1` holds it, too.
 _SECRET_KEY = re.compile(rb"sk-(?<![A-Za-z0-9]sk-)[A-Za-z0-9_-]{16,}")
-#: What stands before a mark is looked back at, never run over first: a picture in base64 is one long word,
+#: What stands before a mark is looked back at, not run over first: a picture in base64 is one long word,
 #: and trying it anew from each of its letters would take minutes.
 _CREDENTIAL = re.compile(
     rb"(?<![A-Za-z])sig=[A-Za-z0-9%+/_-]{16,}"

@@ -17,7 +17,7 @@ from langbatch.records import OUTCOMES, JobState
 from langbatch.status import Counts
 from langbatch.store.version import SCHEMA_VERSION
 
-_DATABASE, _JOURNAL = "langbatch.db", "journal.jsonl"
+_DATABASE, _JOURNAL = "langbatch.db", "journal"
 _QUERY = f"SELECT id, name, input_name, state, attention, total, {', '.join(OUTCOMES)} FROM jobs ORDER BY key"
 
 
@@ -38,7 +38,9 @@ def glance(home: str | os.PathLike[str] | None = None) -> list[JobGlance] | None
     database or schema, a crash's journal to be read, a job that needs the operator, a profile."""
     settings = Settings.load(home)
     folder = settings.home
-    if settings.database_url or (folder / _JOURNAL).exists() or find_profile(None, folder) is not None:
+    if settings.database_url or find_profile(None, folder) is not None:
+        return None
+    if any((folder / _JOURNAL).glob("*.json")):
         return None
     try:
         uri = f"file:{quote(str(folder / _DATABASE))}?mode=ro"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import langbatch
+from langbatch.running import journal
 from langbatch_cli.glance import listed
 from running import CommandLine
 from support import requests_file
@@ -96,7 +97,9 @@ def test_what_is_not_plain_in_the_database_goes_the_long_way(cli: CommandLine, t
 
 
 def test_a_crash_s_journal_is_read_the_long_way(cli: CommandLine) -> None:
-    (cli.home / "journal.jsonl").touch()
+    (cli.home / journal.NAME).mkdir()
+    assert langbatch.glance(cli.home) is not None
+    (cli.home / journal.NAME / "1-0-1-ab.json").touch()
     assert langbatch.glance(cli.home) is None
 
 

@@ -105,6 +105,12 @@ def test_what_a_job_waits_for_is_said_in_words(job: JobStatus, expected: str | N
     assert waits_for(job) == expected
 
 
+def test_trouble_is_told_as_trouble_and_not_as_something_to_wait_for() -> None:
+    told = "\n".join(drawn(Scene((a_job(attention="trouble while polling: HTTP 500"),))))
+    assert "  attention  trouble while polling: HTTP 500" in told
+    assert "waits for" not in told
+
+
 def test_several_jobs_are_shown_together_with_a_sum() -> None:
     ended = a_job(
         a_shard(0, "done"),

@@ -271,7 +271,7 @@ def test_bad_27_custom_id_is_plain_data(tmp_path: Path, custom_id: str) -> None:
     path = write(tmp_path, [chat(custom_id)])
     keep(path, tmp_path / "job")
     assert Snapshot(tmp_path / "job").ids(0, 1) == [custom_id]
-    names = {"input.jsonl", "job", "requests.jsonl", "requests.idx", "requests.ids"}
+    names = {"input.jsonl", "job", "requests.jsonl", "requests.idx", "requests.ids", "requests.marks"}
     assert {found.name for found in tmp_path.rglob("*")} == names
 
 
