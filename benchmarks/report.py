@@ -33,13 +33,15 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One piece of work. `floor` is what ours is held against where that is not LangBatch."""
+    """One piece of work. `floor` is what ours is held against where that is not LangBatch; `short` names it
+    in the plot."""
 
     work: str
     ours: Measured
     theirs: Measured | None
     floor: Measured | None
     aims: list[Aim]
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def write_page(page: Page, path: Path | None) -> None:
         return
     plot = path.with_suffix(".svg")
     _plot(page, plot)
-    cores = os.cpu_count()
+    cores, load = os.cpu_count(), os.getloadavg()[1]
     path.write_text(
         f"""# Measured
 
@@ -76,7 +78,8 @@ What LangBatch has no method for (a join in the input's order) is done with its 
 fewest lines that its user must write. "Beside" is what ours is held against where that is not LangBatch:
 copying the same bytes to the disk, importing SQLAlchemy, a tenth of the lines.
 
-Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}, {cores} cores.
+Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}, {cores} cores,
+load average {load:.1f} at the end (above 1 by as much as the machine had other work to do meanwhile).
 """
     )
     print(f"wrote {path} and {plot}", file=sys.stderr)
@@ -114,7 +117,7 @@ def _plot(page: Page, path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "langbatch"
     rows = [row for row in page.rows if row.theirs is not None and row.theirs.failed is None]
     rows.reverse()
-    names = [row.work.partition(",")[0].partition(" (")[0] for row in rows]
+    names = [row.short for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.75 * len(rows) + 1.2), sharey=True)
     for axis, title, ours, theirs in (
         (left, "seconds", [r.ours.best for r in rows], [r.theirs.best for r in rows if r.theirs]),
@@ -129,8 +132,8 @@ def _plot(page: Page, path: Path) -> None:
         axis.barh([place - 0.2 for place in places], theirs, 0.38, color="#b0b7c3", label="LangBatch")
         axis.barh([place + 0.2 for place in places], ours, 0.38, color="#2f6fde", label="langbatch")
         for place, mine, other in zip(places, ours, theirs, strict=True):
-            axis.text(other, place - 0.2, f" {other:.3g}", va="center", fontsize=8)
-            axis.text(mine, place + 0.2, f" {mine:.3g} ({other / mine:.1f} ×)", va="center", fontsize=8)
+            axis.text(other, place - 0.2, f" {_figure(other)}", va="center", fontsize=8)
+            axis.text(mine, place + 0.2, f" {_figure(mine)} ({other / mine:.1f} ×)", va="center", fontsize=8)
         axis.set_xlabel(title)
         axis.margins(x=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -139,3 +142,7 @@ def _plot(page: Page, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

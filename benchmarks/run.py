@@ -80,7 +80,7 @@ def validating(bench: Bench, files: Files, kind: str, times: int) -> Row:
     aims = [Aim(f"{times} × faster, all checks on, one core", theirs.best / ours.best, times, "at least")]
     if kind == "chat":
         aims.append(Aim("at most 60 MB", ours.peak / MB, 60, "at most"))
-    return Row(name, ours, theirs, None, aims)
+    return Row(name, ours, theirs, None, aims, f"validate {kind} lines")
 
 
 def joining(bench: Bench, files: Files) -> Row:
@@ -97,7 +97,8 @@ def joining(bench: Bench, files: Files) -> Row:
         Aim("3.5 × the time of copying the same bytes", ours.best / floor.best, 3.5, "at most"),
         Aim("at most 64 MB", ours.peak / MB, 64, "at most"),
     ]
-    return Row("join input, output and error files into ordered records", ours, theirs, floor, aims)
+    work = "join input, output and error files into ordered records"
+    return Row(work, ours, theirs, floor, aims, "join into ordered records")
 
 
 def transferring(bench: Bench, files: Files) -> list[Row]:
@@ -122,7 +123,14 @@ def transferring(bench: Bench, files: Files) -> list[Row]:
     assert retried.facts["records"] == failed
     quicker = Aim("25 × faster", theirs_retried.best / retried.best, 25, "at least")
     return [
-        Row(up_and_down, sdk, theirs, None, [Aim("at most 65 MB", sdk.peak / MB, 65, "at most")]),
+        Row(
+            up_and_down,
+            sdk,
+            theirs,
+            None,
+            [Aim("at most 65 MB", sdk.peak / MB, 65, "at most")],
+            "upload and download",
+        ),
         Row(
             f"a whole job of {size} in one process: validate, send, wait, fetch, join",
             whole,
@@ -130,7 +138,14 @@ def transferring(bench: Bench, files: Files) -> list[Row]:
             None,
             [Aim("at most 120 MB", whole.peak / MB, 120, "at most")],
         ),
-        Row(f"the requests to retry out of {failed:,} failures", retried, theirs_retried, None, [quicker]),
+        Row(
+            f"the requests to retry out of {failed:,} failures",
+            retried,
+            theirs_retried,
+            None,
+            [quicker],
+            "the requests to retry",
+        ),
     ]
 
 

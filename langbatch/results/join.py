@@ -52,9 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AttemptPieces", "JoinReport", "Note", "Piece", "Verdict", "join_shard"]
 
-#: Records are written together, by count or, where they are long, by size.
-_FLUSH_ROWS: Final = 128
-_FLUSH_BYTES: Final = 1 << 20
+#: Records are written together, so many bytes at once; a longer one alone.
+_BUFFER_BYTES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,41 +132,57 @@ def _write_records(
     count = len(ledger.ids)
     outcomes: Counter[str] = Counter()
     unsuccessful: list[Unsuccessful] = []
-    parts: list[bytes] = []
-    waiting_bytes = waiting_rows = 0
     attempts = [source.attempt for source in ledger.sources]
     descriptors = [source.descriptor for source in ledger.sources]
-    pread = os.pread
+    # Rows are read straight to where they are written from, around our own keys: fresh memory for each
+    # would cost more than reading it.
+    buffer = bytearray(_BUFFER_BYTES)
+    view = memoryview(buffer)
+    at = 0
+    preadv = os.preadv
     rows = zip(
         ledger.known, line_numbers, ledger.source, ledger.offset, ledger.length, ledger.splice, strict=True
     )
     for request, (known, line_number, source, offset, length, splice) in enumerate(rows):
         attempt = attempts[source] if known else 0
         if splice and known == SUCCEEDED:
-            row = pread(descriptors[source], length, offset)
-            if len(row) != length:
-                raise piece_changed()
             ours = b'"outcome": "succeeded", "line": %d, "attempt": %d, ' % (line_number, attempt)
-            parts += (row[:splice], ours, row[splice:], b"\n")
-            waiting_bytes += length
-        else:
-            found = ledger.winning_row(request) if known >= FAILED else _row_without_reply(ledger, request)
-            record = _record(found, line_number, attempt)
-            parts.append(record)
-            waiting_bytes += len(record)
-            if known != SUCCEEDED:
-                outcomes[found.outcome] += 1
-                unsuccessful.append(
-                    Unsuccessful(ledger.first + request, line_number, found.outcome, found.code, attempt)
-                )
-        waiting_rows += 1
-        if waiting_rows == _FLUSH_ROWS or waiting_bytes > _FLUSH_BYTES:
-            out.write(b"".join(parts))
-            parts = []
-            waiting_bytes = waiting_rows = 0
+            record_bytes = length + len(ours) + 1
+            if at + record_bytes > _BUFFER_BYTES:
+                out.write(view[:at])
+                at = 0
+                if on_progress is not None:
+                    on_progress(request, count)
+                if record_bytes > _BUFFER_BYTES:
+                    row = ledger.stored_row(request)
+                    out.write(b"".join((row[:splice], ours, row[splice:], b"\n")))
+                    continue
+            key = at + splice
+            rest, end = key + len(ours), at + record_bytes - 1
+            if preadv(descriptors[source], (view[at:key], view[rest:end]), offset) != length:
+                raise piece_changed()
+            view[key:rest] = ours
+            buffer[end] = 0x0A
+            at = end + 1
+            continue
+        found = ledger.winning_row(request) if known >= FAILED else _row_without_reply(ledger, request)
+        record = _record(found, line_number, attempt)
+        if at + len(record) > _BUFFER_BYTES:
+            out.write(view[:at])
+            at = 0
             if on_progress is not None:
-                on_progress(request + 1, count)
-    out.write(b"".join(parts))
+                on_progress(request, count)
+        if len(record) > _BUFFER_BYTES:
+            out.write(record)
+        else:
+            view[at : at + len(record)] = record
+            at += len(record)
+        if known != SUCCEEDED:
+            outcomes[found.outcome] += 1
+            unsuccessful.append(
+                Unsuccessful(ledger.first + request, line_number, found.outcome, found.code, attempt)
+            )
+    out.write(view[:at])
     if on_progress is not None:
         on_progress(count, count)
     outcomes["succeeded"] = count - len(unsuccessful)

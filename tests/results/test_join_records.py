@@ -260,3 +260,22 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, count: int, text_byt
     assert report.tally.succeeded == len(ids)
     assert (tmp_path / "out").stat().st_size > 30_000_000
     assert peak_bytes < 12_000_000
+
+
+def test_rows_longer_than_what_is_written_at_once_keep_their_place_and_bytes(tmp_path: Path) -> None:
+    sizes = {"a": 10, "b": 300_000, "c": 200_000, "d": 100_000, "e": 262_000, "f": 10}
+    rows = [encoded(success(custom_id, chat_body("x" * size))) for custom_id, size in sizes.items()]
+    long_failure = encoded(
+        {"custom_id": "g", "response": None, "error": {"code": "odd", "message": "y" * 300_000}}
+    )
+    joined = join(tmp_path, [*sizes, "g"], Tried(list(reversed(rows)), [long_failure]))
+    assert joined.outcomes == ["succeeded"] * 6 + ["errored"]
+    for row, line in zip([*rows, long_failure], joined.lines, strict=True):
+        given, kept = json.loads(row), json.loads(line)
+        assert (kept["custom_id"], kept["response"], kept["error"]) == (
+            given["custom_id"],
+            given["response"],
+            given["error"],
+        )
+    for row, line in zip(rows, joined.lines[:-1], strict=True):
+        assert line.endswith(row[row.index(b'"response"') :])
