@@ -253,6 +253,7 @@ class JobManager:
         auto_id: bool = False,
         split_by_model: bool = False,
         gzip: bool = False,
+        dedupe: bool = False,
         max_requests_per_shard: int | None = None,
         targets: Sequence[Mapping[str, Any]] = (),
         max_cost: Decimal | float | str | None = None,
@@ -268,6 +269,9 @@ class JobManager:
 
         `targets`: several places that its shards may go to, each a mapping of target arguments, with `weight`
         and `quota_tokens` where wished; without them those of the manager's profile, if it has one.
+
+        `dedupe` sends requests of a shard that are equal but for `custom_id` only once; each of them gets the
+        result. It is settled when the job is first stored.
 
         `kind` None takes it from the lines' `url`. `on_stored` is called once the job is safe on disk,
         before anything is sent. Raises `BatchValidationError`, `SetupError`, and what `start` raises.
@@ -294,6 +298,7 @@ class JobManager:
             auto_id=auto_id,
             split_by_model=split_by_model,
             gzip=gzip,
+            dedupe=dedupe,
             max_requests_per_shard=max_requests_per_shard,
             max_cost=max_cost,
             max_tokens=max_tokens,
@@ -341,6 +346,7 @@ class JobManager:
         auto_id: bool = False,
         split_by_model: bool = False,
         gzip: bool = False,
+        dedupe: bool = False,
         max_requests_per_shard: int | None = None,
         max_cost: Decimal | float | str | None = None,
         max_tokens: int | None = None,
@@ -358,6 +364,7 @@ class JobManager:
             name=name,
             new=new,
             draft=draft,
+            dedupe=dedupe,
             max_requests_per_shard=max_requests_per_shard,
             job_id=job_id,
             budget=Budget.of(max_cost, max_tokens),

@@ -58,6 +58,10 @@ def submit(
         int | None,
         typer.Option("--max-requests-per-shard", min=1, help="Cut into smaller batches.", show_default=False),
     ] = None,
+    dedupe: Annotated[
+        bool,
+        typer.Option("--dedupe", help="Send equal requests of a batch once; each gets the result."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be sent. No network; nothing is stored.")
     ] = False,
@@ -109,7 +113,7 @@ def submit(
     with session.manager(profile) as manager, session.input_file(manager, file) as source:
         if dry_run:
             return _dry_run(session, manager, source, provider, reading)
-        wishes = {**reading, "name": name, "new": new}
+        wishes = {**reading, "name": name, "new": new, "dedupe": dedupe}
         return _submit(session, manager, source, provider, wishes, wait=wait)
 
 

@@ -22,8 +22,9 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from langbatch.errors import BatchResultsError
+from langbatch.publish import publishing
 from langbatch.records import OUTCOMES, Outcome, Tally, Unsuccessful
-from langbatch.reuse.plan import Answered, CopyOf, ReusePlan
+from langbatch.reuse.plan import Answered, CopyOf, ReusePlan, ShardReuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ _encode = msgspec.json.encode
 def fill_shard(
     joined: BinaryIO,
     out: BinaryIO,
-    plan: ReusePlan,
+    plan: ReusePlan | ShardReuse,
     first: int,
     ids: Sequence[str],
     line_numbers: Sequence[int],
@@ -82,7 +83,7 @@ def fill_shard(
         fate = plan.fate(first + at)
         if isinstance(fate, CopyOf):
             record = readdressed(original(fate.original), custom_id, line)
-        elif isinstance(fate, Answered):
+        elif isinstance(fate, Answered) and isinstance(plan, ReusePlan):
             record = readdressed(plan.answer(fate.place), custom_id, line, attempt=0)
         filled += isinstance(fate, CopyOf | Answered)
         head = _decode_head(record)
@@ -102,6 +103,19 @@ def fill_shard(
             )
         out.write(record)
     return FillReport(Tally(**outcomes), unsuccessful, filled)
+
+
+def fill_file(
+    records: Path, reuse: ShardReuse, ids: Sequence[str], line_numbers: Sequence[int]
+) -> FillReport:
+    """Fill one shard's joined file from itself; the new file takes its place whole."""
+    own = ShardRecords(reuse.first, len(ids), records)
+    with (
+        OriginalRecords([own], reuse.originals()) as originals,
+        records.open("rb") as joined,
+        publishing(records) as out,
+    ):
+        return fill_shard(joined, out, reuse, reuse.first, ids, line_numbers, originals)
 
 
 def readdressed(record: bytes, custom_id: str, line: int, attempt: int | None = None) -> bytes:

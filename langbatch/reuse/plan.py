@@ -177,6 +177,53 @@ class ReusePlan:
         return record
 
 
+class ShardReuse(Container[int]):
+    """The plan as one shard sees it: copies only of requests in the same shard, so that a shard's results
+    never wait for another's.
+
+    Of requests that are equal to one in an earlier shard, the first is sent here too. A shard that is cut in
+    two stays sound, since this is found anew from where it begins and ends.
+    """
+
+    def __init__(self, plan: ReusePlan, first: int, count: int) -> None:
+        self.first = first
+        self._originals: dict[int, int] = {}
+        sent_here: dict[int, int] = {}
+        for ordinal in range(first, first + count):
+            fate = plan.fate(ordinal)
+            if isinstance(fate, Answered):
+                raise BatchStorageError("a plan with answers of earlier jobs is not for this version")
+            if isinstance(fate, CopyOf):
+                original = fate.original
+                here = original if original >= first else sent_here.setdefault(original, ordinal)
+                if here != ordinal:
+                    self._originals[ordinal] = here
+
+    def fate(self, ordinal: int) -> Fate:
+        original = self._originals.get(ordinal)
+        return Send() if original is None else CopyOf(original)
+
+    def __contains__(self, ordinal: object) -> bool:
+        """Whether this request, counted in the job, is sent; as `AttemptPieces.sent` asks."""
+        return ordinal not in self._originals
+
+    def originals(self) -> array[int]:
+        """As `ReusePlan.originals`, of this shard."""
+        return array("I", sorted(set(self._originals.values())))
+
+    @property
+    def copies(self) -> int:
+        return len(self._originals)
+
+
+def shard_reuse(folder: Path, first: int, count: int) -> ShardReuse | None:
+    """What a shard need not send; None where it sends everything."""
+    if not ReusePlan.exists(folder):
+        return None
+    reuse = ShardReuse(ReusePlan(folder), first, count)
+    return reuse if reuse.copies else None
+
+
 @dataclass(frozen=True, slots=True)
 class SentOrdinals(Container[int]):
     """A set of ordinals, at the price of a slice of the plan."""

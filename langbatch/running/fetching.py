@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from langbatch.publish import TEMPORARY_PREFIX, private_folder, publishing, take
 from langbatch.records import OnProgress, Outcome, Progress, RemoteBatch, ShardView
 from langbatch.results.join import AttemptPieces, JoinReport, Piece, Verdict, join_shard
 from langbatch.results.pieces import MAX_ROW_BYTES
+from langbatch.reuse.filling import fill_file
+from langbatch.reuse.plan import shard_reuse
 from langbatch.running import decisions as d
 from langbatch.running.space import require_room
 from langbatch.shards.snapshot import Snapshot
@@ -93,6 +95,7 @@ class Harvester:
         """
         folder = JobFolder.of(self.home, view.job.id)
         shard = view.shard
+        reuse = shard_reuse(folder.path, shard.first, shard.requests)
         attempts = [
             AttemptPieces(
                 item.number,
@@ -102,13 +105,13 @@ class Harvester:
                     if (path := folder.piece(shard.index, item.number, part)).exists()
                 ),
                 Verdict(item.number, *d.silence_of(item.batch_status, item.fault_code, item.fault_message)),
-                None,
+                reuse,
             )
             for item in self.store.attempts(shard.job, shard.index)
             if item.batch_id is not None and item.ended_as != "quota_bounced"
         ]
         if silence is not None:
-            attempts.append(AttemptPieces(shard.attempt, (), Verdict(shard.attempt, *silence), None))
+            attempts.append(AttemptPieces(shard.attempt, (), Verdict(shard.attempt, *silence), reuse))
         snapshot = Snapshot(folder.path)
 
         def tell(done: int, total: int | None) -> None:
@@ -139,6 +142,15 @@ class Harvester:
                     on_progress=tell,
                     executor=self.executor,
                 )
+            if reuse is not None:
+                # Here, before anything is in place: no reader ever sees a copy without its result.
+                done = fill_file(
+                    records,
+                    reuse,
+                    snapshot.ids(shard.first, shard.requests),
+                    snapshot.line_numbers(shard.first, shard.requests),
+                )
+                report = replace(report, tally=done.tally, unsuccessful=done.unsuccessful)
             yield report, put_in_place
         finally:
             for staged in places.values():

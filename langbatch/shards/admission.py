@@ -19,6 +19,8 @@ from langbatch.publish import sync_folder
 from langbatch.records import OnProgress, Target
 from langbatch.requests.lines import SPOOLED_PREFIX
 from langbatch.requests.validation import Intake, ModelRun, Rules, read_requests, refusal
+from langbatch.reuse.digests import body_digest
+from langbatch.reuse.plan import plan_reuse
 from langbatch.running.space import require_room
 from langbatch.shards.sharding import ShardPlan, plan_shards
 from langbatch.shards.snapshot import Snapshot, SnapshotWriter
@@ -92,6 +94,7 @@ def admit(
     name: str | None = None,
     new: bool = False,
     draft: bool = False,
+    dedupe: bool = False,
     max_requests_per_shard: int | None = None,
     job_id: str | None = None,
     budget: Budget = NO_BUDGET,
@@ -134,6 +137,9 @@ def admit(
             if draft
             else plan(snapshot, (target, *others), max_requests_per_shard, intake.model_runs(), intake.model)
         )
+        if dedupe and snapshot.total:
+            bodies = (body_digest(line, target.kind, None) for line in snapshot.lines(0, snapshot.total))
+            plan_reuse(making, bodies, dedupe=True)
         currency = None
         if budget.limits_anything:
             where = (target, *others)

@@ -33,6 +33,8 @@ from langbatch.records import (
 )
 from langbatch.results.join import AttemptPieces, Piece, Verdict, join_shard
 from langbatch.results.result import read_results
+from langbatch.reuse.filling import fill_file
+from langbatch.reuse.plan import shard_reuse
 from langbatch.running.decisions import is_quota_bounce, silence_of
 from langbatch.running.fetching import Harvester
 from langbatch.running.quota import estimate_tokens
@@ -271,6 +273,7 @@ class Standing:
         """As the harvest of the last of these attempts did before everything was lost."""
         folder, snapshot = self.rebuilt.folder, self.rebuilt.snapshot
         parts: tuple[Part, ...] = ("output", "error")
+        reuse = shard_reuse(folder.path, plan.first, plan.count)
         pieces = [
             AttemptPieces(
                 attempt.number,
@@ -283,6 +286,7 @@ class Standing:
                     attempt.number,
                     *silence_of(attempt.batch_status, attempt.fault_code, attempt.fault_message),
                 ),
+                reuse,
             )
             for attempt in harvested
         ]
@@ -300,6 +304,9 @@ class Standing:
                 out,
                 quarantine,
             )
+        if reuse is not None:
+            ids = snapshot.ids(plan.first, plan.count)
+            fill_file(folder.joined(plan.index), reuse, ids, snapshot.line_numbers(plan.first, plan.count))
 
     def _cancel_others(self, trace: Trace) -> None:
         for other in trace.others:
