@@ -121,6 +121,8 @@ class CommandLine:
             name: value
             for name, value in os.environ.items()
             if not name.startswith(_FOREIGN) and not name.upper().endswith("_PROXY")
+            # A test runner's own idea of the window's size would beat the terminal's.
+            and name not in ("COLUMNS", "LINES")
         }
         own = {
             "LANGBATCH_HOME": str(self.home),
