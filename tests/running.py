@@ -120,7 +120,8 @@ class CommandLine:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(_FOREIGN) and not name.upper().endswith("_PROXY")
+            if not name.startswith(_FOREIGN)
+            and not name.upper().endswith("_PROXY")
             # A test runner's own idea of the window's size would beat the terminal's.
             and name not in ("COLUMNS", "LINES")
         }
