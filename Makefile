@@ -12,4 +12,4 @@ campaign-killing:
 	PYTHONPATH=tests $(PYTHON) -m killing --kills 500 --stops 50 --shards 1000 --report docs/campaign-killing.md
 
 campaign-simulation:
-	PYTHONPATH=tests $(PYTHON) -m simulation --seeds 100000 --processes 2 --report docs/campaign-simulation.md
+	PYTHONPATH=tests $(PYTHON) -m simulation --seeds 100000 --processes 2 --keep .campaign-simulation.jsonl --report docs/campaign-simulation.md

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from langbatch.errors import BatchStorageError
 from langbatch.store.schema import SCHEMA_VERSION
@@ -56,7 +56,13 @@ def connect(url: str) -> Engine:
         # IMMEDIATE: a writer that read first could otherwise fail at its first write with "locked",
         # whatever the busy timeout. Readers say so and take no lock.
         reading = connection.get_execution_options().get("langbatch_reads")
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        # On the driver's connection: SQLAlchemy's way around it costs more than the statement.
+        begin = "BEGIN" if reading else "BEGIN IMMEDIATE"
+        driver: Any = connection.connection.dbapi_connection
+        try:
+            driver.execute(begin)
+        except sqlite3.Error as error:
+            raise OperationalError(begin, None, error) from error
 
     return engine
 

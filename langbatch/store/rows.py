@@ -35,20 +35,20 @@ _ATTEMPT = tuple(f.name for f in fields(Attempt) if f.name != "batch_counts")
 _JOB = tuple(f.name for f in fields(Job) if f.name not in ("target", "others", "tally", "usage"))
 
 
-def job(row: sa.Row[Any]) -> Job:
+def job(row: sa.Row[Any], prefix: str = "") -> Job:
     values = row._mapping
     return Job(
         target=Target(
-            values["provider"],
-            values["host"],
-            values["kind"],
-            values["model"],
-            json.loads(values["settings"]),
+            values[f"{prefix}provider"],
+            values[f"{prefix}host"],
+            values[f"{prefix}kind"],
+            values[f"{prefix}model"],
+            json.loads(values[f"{prefix}settings"]),
         ),
-        others=targets_of(values["others"]),
-        tally=Tally(*(values[name] for name in OUTCOMES)),
-        usage=Usage(*(values[name] for name in _USAGE)),
-        **{name: values[name] for name in _JOB},
+        others=targets_of(values[f"{prefix}others"]),
+        tally=Tally(*(values[prefix + name] for name in OUTCOMES)),
+        usage=Usage(*(values[prefix + name] for name in _USAGE)),
+        **{name: values[prefix + name] for name in _JOB},
     )
 
 

@@ -46,7 +46,14 @@ from langbatch.store.database import (
     storage_error,
 )
 from langbatch.store.schema import attempts, events, jobs, shards, store_facts, unsuccessful
-from langbatch.store.transitions import Claim, LostClaim, Writing, held, summary, with_newest_attempt
+from langbatch.store.transitions import (
+    Claim,
+    LostClaim,
+    Writing,
+    summary,
+    update_of_shard,
+    with_newest_attempt,
+)
 
 #: How long a claim holds without being renewed, in seconds.
 LEASE_SECONDS = 30.0
@@ -80,6 +87,7 @@ class JobStore:
     def __init__(self, engine: Engine, *, clock: Clock | None = None, owner: str | None = None) -> None:
         prepare(engine)
         self._engine = engine
+        self._reader = engine.execution_options(**options_for_reading())
         self._clock: Clock = clock or SystemClock()
         self.owner = owner or processes.identity()
         self.store_id = self._own_id()
@@ -117,7 +125,7 @@ class JobStore:
     def _reading(self) -> Iterator[Connection]:
         try:
             with (
-                self._engine.connect().execution_options(**options_for_reading()) as connection,
+                self._reader.connect() as connection,
                 connection.begin(),
             ):
                 yield connection
@@ -264,9 +272,7 @@ class JobStore:
 
     def jobs(self, *, unfinished: bool = False, keys: Collection[int] | None = None) -> list[Job]:
         """All jobs, or those with these keys, oldest first."""
-        query = sa.select(jobs).order_by(jobs.c.key)
-        if unfinished:
-            query = query.where(jobs.c.state.not_in(SETTLED_JOB_STATES))
+        query = _UNFINISHED_JOBS if unfinished else _ALL_JOBS
         if keys is not None:
             query = query.where(jobs.c.key.in_(keys))
         with self._reading() as connection:
@@ -290,15 +296,12 @@ class JobStore:
 
     def view(self, job: int, index: int) -> ShardView:
         """A shard with all that a decision about it may depend on, read in one transaction."""
-        key = {"job": job, "index": index}
         with self._reading() as connection:
-            job_row = connection.execute(_ONE_JOB, {"job": job}).one_or_none()
-            row = connection.execute(_ONE_SHARD, key).one_or_none()
-            fruitless = connection.execute(_FRUITLESS_ATTEMPTS, key).scalar_one()
-        if job_row is None or row is None:
+            row = connection.execute(_ONE_VIEW, {"job": job, "index": index}).one_or_none()
+        if row is None:
             raise JobNotFound("this job was purged", hint="`langbatch status` lists the jobs there are.")
         shard, attempt = rows.shard_and_attempt(row)
-        return ShardView(rows.job(job_row), shard, attempt, fruitless)
+        return ShardView(rows.job(row, "j_"), shard, attempt, row.fruitless)
 
     def times_since(self, claim: Claim, what: str, move: str) -> int:
         """How many events `what` the claimed shard has had since its last `move`."""
@@ -356,30 +359,29 @@ class JobStore:
             believable = row.lease_until <= now + 2 * LEASE_SECONDS
             if held and believable and not processes.is_gone(row.lease_owner):
                 return None
-            taken = tx.execute(
-                shards.update()
-                .where(shards.c.job == job, shards.c.index == index, shards.c.fence == row.fence)
-                .values(
-                    lease_owner=self.owner,
-                    lease_until=now + LEASE_SECONDS,
-                    fence=row.fence + 1,
-                    # A lease that nobody let go was left by a process that died or froze.
-                    crashes=row.crashes + (row.lease_owner is not None),
-                )
-            )
+            ours = {
+                "its_job": job,
+                "its_index": index,
+                "its_fence": row.fence,
+                "lease_owner": self.owner,
+                "lease_until": now + LEASE_SECONDS,
+                "fence": row.fence + 1,
+                # A lease that nobody let go was left by a process that died or froze.
+                "crashes": row.crashes + (row.lease_owner is not None),
+            }
+            taken = tx.execute(update_of_shard(("lease_owner", "lease_until", "fence", "crashes")), ours)
             return Claim(job, index, row.fence + 1) if taken.rowcount == 1 else None
 
     def renew(self, claim: Claim) -> bool:
         """Hold on to a claim; False where it was lost."""
         with self._writing() as tx:
             until = lease_clock(tx.connection, tx.now) + LEASE_SECONDS
-            done = tx.execute(held(claim).values(lease_until=until))
-            return done.rowcount == 1
+            return tx.set_on_held(claim, {"lease_until": until})
 
     def release(self, claim: Claim) -> None:
         """Let a shard go. A lost claim is let go already."""
         with self._writing() as tx:
-            tx.execute(held(claim).values(lease_owner=None, lease_until=0.0))
+            tx.set_on_held(claim, {"lease_owner": None, "lease_until": 0.0})
 
     # ------------------------------------------------------------ transitions
 
@@ -645,11 +647,8 @@ class JobStore:
             tx.execute(jobs.delete().where(jobs.c.key == job))
 
 
-def _shards_with_attempt() -> sa.Select[Any]:
-    return sa.select(
-        *(column.label(f"s_{column.name}") for column in shards.c),
-        *(column.label(f"a_{column.name}") for column in attempts.c),
-    ).select_from(with_newest_attempt())
+def _labelled(table: sa.Table, prefix: str) -> list[sa.Label[Any]]:
+    return [column.label(prefix + column.name) for column in table.c]
 
 
 # Put together once: for statements of many columns that costs more than running them.
@@ -666,9 +665,14 @@ _MOVING = (
     .order_by(shards.c.due_at, shards.c.job, shards.c.index)
 )
 _MOVING_OF_JOBS = _MOVING.where(shards.c.job.in_(sa.bindparam("jobs", expanding=True)))
-_ONE_JOB = sa.select(jobs).where(jobs.c.key == sa.bindparam("job"))
-_SHARDS_OF_JOB = _shards_with_attempt().where(shards.c.job == sa.bindparam("job")).order_by(shards.c.first)
-_ONE_SHARD = _shards_with_attempt().where(*_THIS_SHARD)
+_ALL_JOBS = sa.select(jobs).order_by(jobs.c.key)
+_UNFINISHED_JOBS = _ALL_JOBS.where(jobs.c.state.not_in(SETTLED_JOB_STATES))
+_WITH_ATTEMPT = sa.select(*_labelled(shards, "s_"), *_labelled(attempts, "a_"))
+_SHARDS_OF_JOB = (
+    _WITH_ATTEMPT.select_from(with_newest_attempt())
+    .where(shards.c.job == sa.bindparam("job"))
+    .order_by(shards.c.first)
+)
 _FRUITLESS_ATTEMPTS = (
     sa.select(sa.func.count())
     .select_from(attempts)
@@ -677,4 +681,11 @@ _FRUITLESS_ATTEMPTS = (
         attempts.c.shard == sa.bindparam("index"),
         attempts.c.ended_as.in_(("file_unusable", "no_batch")),
     )
+)
+_ONE_VIEW = (
+    _WITH_ATTEMPT.add_columns(
+        *_labelled(jobs, "j_"), _FRUITLESS_ATTEMPTS.correlate(None).scalar_subquery().label("fruitless")
+    )
+    .select_from(with_newest_attempt().join(jobs, jobs.c.key == shards.c.job))
+    .where(*_THIS_SHARD)
 )

@@ -73,6 +73,12 @@ class Writing:
         self.refresh_job(claim.job)
         return row
 
+    def set_on_held(self, claim: Claim, facts: Mapping[str, Any], *, state: str | None = None) -> bool:
+        """Set columns of the claimed shard; False where it is not ours any more, or not in `state`."""
+        where = {"its_job": claim.job, "its_index": claim.index, "its_fence": claim.fence}
+        update = update_of_shard(tuple(facts), of_state=state is not None)
+        return self.execute(update, {**facts, **where, "its_state": state}).rowcount == 1
+
     def patch(
         self,
         claim: Claim,
@@ -82,11 +88,8 @@ class Writing:
         *,
         state: str | None = None,
     ) -> None:
-        if shard:
-            where = {"its_job": claim.job, "its_index": claim.index, "its_fence": claim.fence}
-            update = _update_of_shard(tuple(shard), state is not None)
-            if self.execute(update, {**shard, **where, "its_state": state}).rowcount != 1:
-                raise LostClaim("another process changed this shard")
+        if shard and not self.set_on_held(claim, shard, state=state):
+            raise LostClaim("another process changed this shard")
         if attempt:
             where = {"its_job": claim.job, "its_shard": claim.index, "its_number": number}
             self.execute(_update_of_attempt(tuple(attempt)), {**attempt, **where})
@@ -127,12 +130,6 @@ def summary(tally: Tally, usage: Usage) -> dict[str, Any]:
     return {name: getattr(tally, name) for name in OUTCOMES} | {name: getattr(usage, name) for name in USAGE}
 
 
-def held(claim: Claim) -> sa.Update:
-    return shards.update().where(
-        shards.c.job == claim.job, shards.c.index == claim.index, shards.c.fence == claim.fence
-    )
-
-
 def with_newest_attempt() -> sa.Join:
     return shards.outerjoin(
         attempts,
@@ -166,7 +163,8 @@ _LOG = events.insert()
 
 
 @lru_cache(maxsize=200)
-def _update_of_shard(columns: tuple[str, ...], of_state: bool) -> sa.Update:
+def update_of_shard(columns: tuple[str, ...], *, of_state: bool = False) -> sa.Update:
+    """Sets these columns of the shard `its_job`, `its_index` under the fence `its_fence`."""
     update = shards.update().where(
         shards.c.job == sa.bindparam("its_job"),
         shards.c.index == sa.bindparam("its_index"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simulation.campaign import Totals, play_seed, run
+from simulation.kept import Kept, OtherCode
 from simulation.report import write_report
 from simulation.world import arena
 
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--report", type=Path, help="write the page here")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="go on with what FILE holds, and add to it")
     parser.add_argument("--replay", metavar="SEED", help="play one seed and print its trace")
     given = parser.parse_args(arguments)
     if given.replay is not None:
@@ -28,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def tell(totals: Totals) -> None:
         sys.stderr.write(f"\r{totals.seeds:,} of {given.seeds:,} seeds, {len(totals.failures)} failures ")
 
-    totals, seconds = run(given.seeds, given.processes, first=given.first, on_done=tell)
+    try:
+        kept = Kept(given.keep) if given.keep is not None else None
+    except OtherCode as error:
+        parser.error(str(error))
+    totals, seconds = run(given.seeds, given.processes, first=given.first, on_done=tell, kept=kept)
     sys.stderr.write("\n")
     first = f" --first {given.first}" if given.first else ""
     command = f"{PROGRAM} --seeds {given.seeds}{first} --processes {given.processes}"

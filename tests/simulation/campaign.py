@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import langbatch
 from langbatch.lifecycle import MOVES
@@ -20,6 +21,9 @@ from simulation.provider import SimulatedProvider
 from simulation.service import PaidTwice
 from simulation.stage import Endless
 from simulation.world import Arena, NeverEnds, World, arena
+
+if TYPE_CHECKING:
+    from simulation.kept import Kept
 
 _CHUNK = 50
 #: Kept of all failures, to be read by a person.
@@ -170,15 +174,27 @@ def _moves_after(world: World, verdict: Verdict) -> Iterator[tuple[str, str]]:
 
 
 def run(
-    seeds: int, processes: int, *, first: int = 0, on_done: Callable[[Totals], None] | None = None
+    seeds: int,
+    processes: int,
+    *,
+    first: int = 0,
+    on_done: Callable[[Totals], None] | None = None,
+    kept: Kept | None = None,
 ) -> tuple[Totals, float]:
-    """Play `seeds` seeds from `first` on; what they came to, and the seconds it took."""
-    began = time.monotonic()
-    totals = Totals()
+    """Play `seeds` seeds from `first` on, but for those `kept`; what they came to, and the seconds it took."""
+    totals, before = (kept.totals, kept.seconds) if kept is not None else (Totals(), 0.0)
+    began = last = time.monotonic()
     chunks = [range(at, min(at + _CHUNK, first + seeds)) for at in range(first, first + seeds, _CHUNK)]
+    if kept is not None:
+        chunks = [chunk for chunk in chunks if (chunk.start, len(chunk)) not in kept.chunks]
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(add_up, chunk) for chunk in chunks]):
-            totals.add(future.result())
+        played = {pool.submit(add_up, chunk): chunk for chunk in chunks}
+        for future in as_completed(played):
+            found, now = future.result(), time.monotonic()
+            if kept is not None:
+                kept.keep(played[future], found, now - last)
+            last = now
+            totals.add(found)
             if on_done is not None:
                 on_done(totals)
-    return totals, time.monotonic() - began
+    return totals, before + time.monotonic() - began

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from langbatch.records import ShardState
 from langbatch.store.store import JobStore
 from simulation.__main__ import complain, main
-from simulation.campaign import Totals, add_up, failpoint_names, play_seed
+from simulation.campaign import Totals, add_up, failpoint_names, play_seed, run
 from simulation.faults import ALL_KNOBS
 from simulation.judge import judge
+from simulation.kept import Kept, OtherCode
 from simulation.people import Errand, retry_all, settle_all
 from simulation.provider import NaiveProvider, SimulatedProvider, UnfencedProvider
 from simulation.report import write_report
@@ -255,3 +257,23 @@ def test_a_retry_keeps_what_succeeded_whatever_the_processes_do(quiet: World) ->
     run_until(quiet, "done")
     assert quiet.log.crashes > 1
     assert judge(quiet).wrong == []
+
+
+def test_a_campaign_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "kept.jsonl"
+    run(2, 1, kept=Kept(file))
+    with file.open("ab") as half:
+        half.write(b'{"first": 2, "cou')  # killed while it wrote
+    again = Kept(file)
+    assert (again.totals.seeds, again.chunks) == (2, {(0, 2)})
+    played: list[Totals] = []
+    totals, _ = run(2, 1, kept=again, on_done=played.append)
+    assert played == []
+    assert totals == add_up([0, 1])
+
+
+def test_seeds_of_other_code_are_not_added_to_ours(tmp_path: Path) -> None:
+    file = tmp_path / "kept.jsonl"
+    file.write_text('{"code": "0123456789abcdef"}\n')
+    with pytest.raises(OtherCode, match="another state of the code"):
+        Kept(file)
