@@ -47,7 +47,6 @@ def harvest(step: Step, provider: Provider) -> None:
             tally=report.tally,
             usage=report.usage,
             rows_without_success=report.unsuccessful,
-            note=f"{report.tally.succeeded} of {report.tally.total} succeeded",
             files=put_in_place,
             paid=end != "refused",
             counts_agree=used.counts_agree,

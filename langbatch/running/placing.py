@@ -89,7 +89,10 @@ def tokens_needed(view: ShardView) -> int:
 
 
 def _wait(step: Step, until: float, attention: str) -> None:
-    step.record(shard={**CLEAR, "due_at": until, "attention": attention, "waits_for": "quota"})
+    # Told once, not at every look.
+    event = None if step.shard.waits_for == "quota" else "quota_wait"
+    shard = {**CLEAR, "due_at": until, "attention": attention, "waits_for": "quota"}
+    step.record(shard=shard, event=event)
 
 
 def _cut(step: Step, need: int, limit: int) -> None:

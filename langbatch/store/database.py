@@ -227,5 +227,13 @@ def lease_clock(connection: Connection, here: float) -> float:
     return here
 
 
+def settle_events(connection: Connection) -> None:
+    """Make sure that every event below the newest one that can be seen is there, or never will be. SQLite has
+    one writer, who numbers in the order of commits. Servers let several write at once: the lock waits for
+    those who have numbered an event and not yet committed it."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("LOCK TABLE events IN SHARE MODE")
+
+
 def options_for_reading() -> dict[str, Any]:
     return {"langbatch_reads": True}

@@ -223,4 +223,37 @@ events = Table(
     Column("to", String(16)),
     Column("note", Text, comment="codes and ids, masked; never text of a request or an answer"),
     comment="Append-only: every transition, in the transaction that made it.",
+    # Those who follow the log remember how far they are, so that no number is ever given again.
+    sqlite_autoincrement=True,
+)
+
+consumers = Table(
+    "consumers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("seen", Integer, nullable=False, comment="the last event that it was told"),
+    Column("at", Float, nullable=False),
+    Column("lease_owner", Text, comment="who is telling it now, as in `shards`"),
+    Column("lease_until", Float, nullable=False),
+    Column("fence", Integer, nullable=False),
+    comment="Who follows the events from process to process.",
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("consumer", Text, nullable=False),
+    Column("id", String(64), nullable=False, comment="webhook-id, the same at every try"),
+    Column("job", Integer, nullable=False, index=True),
+    Column("body", Text, nullable=False, comment="what is posted: ids, counts and times"),
+    Column(
+        "told_at", Float, nullable=False, comment="when the job ended; the time to give up counts from it"
+    ),
+    Column("due_at", Float, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Float, nullable=False),
+    Column("fence", Integer, nullable=False),
+    PrimaryKeyConstraint("consumer", "id"),
+    comment="Webhooks still to be delivered. What became of each is in the events.",
 )

@@ -45,11 +45,12 @@ from langbatch.store.database import (
     sqlite_url,
     storage_error,
 )
-from langbatch.store.schema import attempts, events, jobs, shards, store_facts, unsuccessful
+from langbatch.store.schema import attempts, deliveries, events, jobs, shards, store_facts, unsuccessful
 from langbatch.store.transitions import (
     Claim,
     LostClaim,
     Writing,
+    facts_note,
     summary,
     update_of_shard,
     with_newest_attempt,
@@ -561,6 +562,7 @@ class JobStore:
 
         `paid`: whether the attempt had a batch that ran; those that bring no further success are counted.
         `counts_agree`: whether the service reported no more input than was counted; None: cannot be told.
+        `note` is followed by the outcomes that this attempt brought.
         `files` changes the shard's files while the claim is known to hold: a process that was frozen and
         comes back must not put its old files over those of the one that took over.
         """
@@ -570,7 +572,10 @@ class JobStore:
             facts = {**shard, **summary(tally, usage), "in_vain": in_vain}
             # Of an attempt that was open; what an earlier one used stays.
             given = commitments.NOTHING if attempt and move in commitments.RELEASING else {}
-            tx.move(claim, origin, move, facts, {**attempt, **given}, note)
+            # What this attempt brought, beside what there was.
+            brought = replace(tally, succeeded=tally.succeeded - row.succeeded)
+            told = facts_note({name: getattr(brought, name) for name in OUTCOMES}, note)
+            tx.move(claim, origin, move, facts, {**attempt, **given}, told)
             if counts_agree is not None:
                 commitments.note_counts(tx, claim.job, counts_agree)
             commitments.wake(tx, claim.job)
@@ -642,7 +647,7 @@ class JobStore:
     def purge(self, job: int) -> None:
         """Forget a job: every row about it, its events included."""
         with self._writing() as tx:
-            for table in (unsuccessful, attempts, shards, events):
+            for table in (unsuccessful, attempts, shards, events, deliveries):
                 tx.execute(table.delete().where(table.c.job == job))
             tx.execute(jobs.delete().where(jobs.c.key == job))
 

@@ -112,11 +112,14 @@ class Writing:
         now = self.now
         seen = self.execute(_STATES, {"job": job}).all()
         state = job_state(ShardSummary(r.state, r.blocker, r.ended_as, r.batch_status) for r in seen)
-        sums = self.execute(_SUMS, {"job": job}).one()
+        before, *sums = tuple(self.execute(_SUMS, {"job": job}).one())
         waiting = [r.attention for r in seen if r.attention and r.state != "done"]
         settled = state in SETTLED_JOB_STATES
         values = {"its_key": job, "state": state, "updated_at": now, "reasons": attention_of(waiting)}
-        self.execute(_REFRESH_SETTLED if settled else _REFRESH, {**values, **sums._mapping})
+        known = dict(zip(_SUMMED, sums, strict=True))
+        self.execute(_REFRESH_SETTLED if settled else _REFRESH, {**values, **known})
+        if before != state:
+            self.log(job, None, None, "job_moved", before, state, facts_note(known) if settled else None)
 
 
 def attention_of(reasons: Sequence[str]) -> str | None:
@@ -124,6 +127,17 @@ def attention_of(reasons: Sequence[str]) -> str | None:
         return None
     more = len(set(reasons)) - 1
     return reasons[0] if more < 1 else f"{reasons[0]} (and {more} more)"
+
+
+def facts_note(facts: Mapping[str, int | None], said: str | None = None) -> str:
+    """A note with numbers that an event's reader finds again (`langbatch.events`): all that are known, but
+    for outcomes that no request had."""
+    told = (
+        f"{name}={number}"
+        for name, number in facts.items()
+        if number or (number is not None and name not in OUTCOMES)
+    )
+    return " ".join(([said] if said else []) + list(told))
 
 
 def summary(tally: Tally, usage: Usage) -> dict[str, Any]:
@@ -201,6 +215,9 @@ def _refresh(*, settled: bool) -> sa.Update:
 
 
 _REFRESH, _REFRESH_SETTLED = _refresh(settled=False), _refresh(settled=True)
-_SUMS = sa.select(*(sa.func.sum(shards.c[name]).label(name) for name in (*OUTCOMES, *USAGE))).where(
-    shards.c.job == sa.bindparam("job")
-)
+_SUMMED = (*OUTCOMES, *USAGE)
+#: The state before comes with them: a query of its own would be one more in every transaction.
+_SUMS = sa.select(
+    sa.select(jobs.c.state).where(jobs.c.key == sa.bindparam("job")).scalar_subquery(),
+    *(sa.func.sum(shards.c[name]) for name in _SUMMED),
+).where(shards.c.job == sa.bindparam("job"))

@@ -68,7 +68,9 @@ def audit(ground: Ground, inputs: Mapping[str, Sequence[str]]) -> Audit:
     found.orphan_files = sum(file["id"] not in used for file in files)
     found.shards = ground.rows("SELECT count(*) FROM shards")[0][0]
     found.moves = Counter(dict(ground.rows("SELECT move, count(*) FROM events GROUP BY move")))
-    found.operator_stops = ground.rows("SELECT count(*) FROM events WHERE \"to\" = 'needs_operator'")[0][0]
+    found.operator_stops = ground.rows(
+        "SELECT count(*) FROM events WHERE \"to\" = 'needs_operator' AND shard IS NOT NULL"
+    )[0][0]
     with JobManager(ground.home) as manager:
         jobs = {status.input: status for status in manager.jobs()}
         assert set(jobs) == set(inputs)
