@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langbatch.errors import SetupError
 from langbatch.profiles import FILE_NAME, ROUTING_ARGUMENTS, Profile, read_profile, read_routing
@@ -31,6 +31,9 @@ from langbatch.providers.endpoints import (
 )
 from langbatch.providers.sign_in import AZURE_ONLY_ARGUMENTS, CREDENTIAL_ARGUMENTS, choose_credentials
 from langbatch.records import EndpointKind, Target
+
+if TYPE_CHECKING:
+    from langbatch.telling.webhook import Webhook
 
 __all__ = [
     "TARGET_ARGUMENTS",
@@ -89,6 +92,14 @@ class Settings:
     #: How long `resume --wait` rides out an outage; None: the caller's default.
     outage_seconds: float | None = None
     allow_http: bool = False
+    #: Where events are appended as JSON lines; None: nowhere.
+    event_log: Path | None = None
+    #: Whether events become OpenTelemetry's metrics and traces.
+    telemetry: bool = False
+    webhook_url: str | None = field(default=None, repr=False)
+    webhook_secret: str | None = field(default=None, repr=False)
+    #: For how long a webhook is tried; None: the default, three days.
+    webhook_seconds: float | None = None
 
     @classmethod
     def load(
@@ -106,6 +117,7 @@ class Settings:
         poll = _seconds("poll_seconds", find, positive=True)
         # LangBatch's variable: who put its data on a disk that lasts finds ours there, too.
         folder = home if home is not None else find("home") or find("data_path")
+        log = find("event_log")
         return cls(
             home=_default_home() if folder is None else Path(folder).expanduser().absolute(),
             database_url=database_url or find("database_url"),
@@ -114,7 +126,42 @@ class Settings:
             grace_seconds=_seconds("grace_seconds", find),
             outage_seconds=_seconds("outage_seconds", find),
             allow_http=_yes_or_no("LANGBATCH_ALLOW_HTTP", find("allow_http")),
+            event_log=None if log is None else Path(log).expanduser().absolute(),
+            telemetry=_yes_or_no("LANGBATCH_TELEMETRY", find("telemetry")),
+            webhook_url=find("webhook_url"),
+            # Never in the profile itself, which names the variable at most.
+            webhook_secret=environ.get("LANGBATCH_WEBHOOK_SECRET")
+            or environ.get((profile or {}).get("webhook_secret_env", "")),
+            webhook_seconds=_seconds("webhook_seconds", find),
         )
+
+    @property
+    def tells_others(self) -> bool:
+        """Whether anybody outside this process wants to be told of events."""
+        return self.event_log is not None or self.webhook_url is not None or self.telemetry
+
+    def check(self) -> None:
+        """`SetupError` for what would turn out to be unusable only when it is needed."""
+        _ = self.webhook
+
+    @property
+    def webhook(self) -> Webhook | None:
+        """Where the ends of jobs are posted; `SetupError` for what could not be used."""
+        if self.webhook_url is None:
+            return None
+        from langbatch.telling.signing import MAKE_ONE, read_secrets
+        from langbatch.telling.webhook import PATIENCE_SECONDS, Webhook
+
+        named, url = "LANGBATCH_WEBHOOK_URL", self.webhook_url.strip()
+        address = read_address(url, named)
+        if not url.isascii() or "://" not in url:
+            raise SetupError(f"{named} is not a whole address", hint="https://hooks.example.com/langbatch")
+        refuse_plain_http(address, self.allow_http)
+        if not self.webhook_secret:
+            raise SetupError("a webhook is set, but LANGBATCH_WEBHOOK_SECRET is not", hint=MAKE_ONE)
+        keys = read_secrets(self.webhook_secret, "LANGBATCH_WEBHOOK_SECRET")
+        patience = self.webhook_seconds
+        return Webhook(url, keys, PATIENCE_SECONDS if patience is None else patience)
 
     def poll_seconds_for(self, target: Target) -> float:
         """The longest wait between looks at this target."""

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from langbatch.error_codes import FailureCount
+    from langbatch.events import Event
     from langbatch.money.prices import PriceList
     from langbatch.providers.base import Provider
     from langbatch.results.result import Result
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from langbatch.running.runner import Runner
     from langbatch.shards.preview import Preview
     from langbatch.store.store import JobStore
+    from langbatch.telling.teller import Teller
     from langbatch.upkeep.cleanup import Cleanup
     from langbatch.upkeep.findings import Diagnosis
     from langbatch.upkeep.recovery import Recovery
@@ -99,8 +101,12 @@ class _Open:
 
     store: JobStore | None = None
     providers: dict[tuple[int, int], Provider] = field(default_factory=dict)
+    teller: Teller | None = None
 
     def close(self) -> None:
+        teller, self.teller = self.teller, None
+        if teller is not None:
+            teller.close()
         for provider in self.providers.values():
             provider.close()
         self.providers.clear()
@@ -117,6 +123,12 @@ class JobManager:
     `executor`, any of `concurrent.futures`, reads inputs and results in byte ranges; its workers must see the
     files under the same paths. Methods take a job's id or a unique prefix of it, and raise `JobNotFound` for
     others.
+
+    `on_event` is called with every event of the store (`langbatch.events`), whichever process makes it, in
+    the thread of the method that finds it. Without `consumer`, from now on and while this manager is used;
+    with one, a name of your choice, from the first time on: what happened meanwhile is told later, to one
+    manager of that name at a time, and again only where its process died or it raised. What it raises is
+    logged. `telemetry` makes OpenTelemetry's metrics and traces of events (default `LANGBATCH_TELEMETRY`).
     """
 
     def __init__(
@@ -128,12 +140,21 @@ class JobManager:
         clock: Clock | None = None,
         on_progress: OnProgress | None = None,
         executor: Executor | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        consumer: str | None = None,
+        telemetry: bool | None = None,
     ) -> None:
+        if consumer is not None and (on_event is None or not consumer):
+            raise TypeError("consumer is the name of an on_event")
         self.settings = Settings.load(home, database_url)
         self._profile = find_profile(profile, self.settings.home)
         if self._profile is not None:
             kept = {**self._profile.settings, "home": str(self.settings.home)}
             self.settings = Settings.load(home, database_url, profile=kept)
+        if telemetry is not None:
+            self.settings = replace(self.settings, telemetry=telemetry)
+        self.settings.check()
+        self._on_event = on_event, consumer
         self.on_progress = on_progress
         self._executor = executor
         self._clock: Clock = clock or SystemClock()
@@ -160,9 +181,29 @@ class JobManager:
             private_folder(self.home / "jobs")
             if self.settings.database_url is None:
                 refuse_network_disk(self.home)
-            self._open.store = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
-            journal.replay(self._open.store, self.home)
+            store = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
+            self._open.teller = self._open_teller(store)
+            self._open.store = store
+            journal.replay(store, self.home)
         return self._open.store
+
+    def _open_teller(self, store: JobStore) -> Teller | None:
+        """Who tells others of events; None where nobody wants to know, which then costs nothing."""
+        on_event, consumer = self._on_event
+        if on_event is None and not self.settings.tells_others:
+            return None
+        from langbatch.telling.teller import open_teller
+
+        try:
+            return open_teller(store, self.settings, self._clock, on_event, consumer)
+        except BaseException:
+            store.close()
+            raise
+
+    def _tell(self) -> None:
+        """Tell whoever wants to know what is committed by now."""
+        if self._open.teller is not None:
+            self._open.teller.tell()
 
     def _runner(self, on_progress: OnProgress | None = None) -> Runner:
         from langbatch.running.runner import Runner
@@ -178,6 +219,7 @@ class JobManager:
             endpoint_for=self._endpoint,
             habits=self._habits,
             executor=self._executor,
+            on_step=None if self._open.teller is None else self._open.teller.tell,
         )
 
     def _endpoint(self, job: Job, place: int) -> Hashable:
@@ -200,7 +242,10 @@ class JobManager:
         if provider is None:
             target = job.targets[place]
             credentials = self._credentials.get((job.id, place)) or reopen_target(target)
-            provider = self._open.providers[key] = open_provider(target, credentials)
+            provider = open_provider(target, credentials)
+            if self._open.teller is not None:
+                provider = self._open.teller.counted(provider, job, place)
+            self._open.providers[key] = provider
         return provider
 
     def _policy(self, target: Target) -> decisions.Policy:
@@ -353,7 +398,7 @@ class JobManager:
         job_id: str | None = None,
     ) -> Submission:
         """Validate `source`, keep a private snapshot, plan its shards and store the job; send nothing."""
-        return admit(
+        submission = admit(
             self._store,
             self.home,
             self._clock,
@@ -371,6 +416,8 @@ class JobManager:
             on_progress=self.on_progress,
             executor=self._executor,
         )
+        self._tell()
+        return submission
 
     def set_budget(
         self, job_id: str, *, max_cost: Decimal | float | str | None = None, max_tokens: int | None = None
@@ -383,6 +430,7 @@ class JobManager:
         budget = Budget.of(max_cost, max_tokens)
         if budget.limits_anything:
             change_budget(self._store, self.home, self._store.find(job_id), budget, self.on_progress)
+            self._tell()
         return self.status(job_id, offline=True)
 
     def prices(self) -> PriceList:
@@ -675,6 +723,17 @@ class JobManager:
         return self.status(job.id)
 
     # ------------------------------------------------------------ out
+
+    def events(self, job_id: str | None = None, *, after: int = 0) -> Iterator[Event]:
+        """What has happened to a job, or to all, in order, streamed; `after` is the `n` of an event.
+
+        Events go when their job is purged. See `langbatch.events`."""
+        from langbatch.store import following
+
+        key = None if job_id is None else self._store.find(job_id).key
+        while page := following.read(self._store, after, job=key):
+            yield from page
+            after = page[-1].n
 
     def results(self, job_id: str, *, with_request: bool = False, partial: bool = False) -> Iterator[Result]:
         """One `Result` per request, in input order, streamed.

@@ -44,12 +44,24 @@ _PLACES: Final = frozenset(
         "allow_http",
     }
 )
-_SETTINGS: Final = frozenset({"poll_seconds", "grace_seconds", "outage_seconds"})
+_SETTINGS: Final = frozenset(
+    {
+        "poll_seconds",
+        "grace_seconds",
+        "outage_seconds",
+        "event_log",
+        "telemetry",
+        "webhook_url",
+        "webhook_secret_env",  # the variable's name, never the secret
+        "webhook_seconds",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One named table. `targets` are keyword arguments, one mapping each; `settings` are waits, as text."""
+    """One named table. `targets` are keyword arguments, one mapping each; `settings` are waits, and who is
+    told of events, as text."""
 
     name: str
     provider: str
@@ -76,6 +88,12 @@ def read_profile(path: Path, name: str) -> Profile:
         known = ", ".join(sorted(key for key, value in tables.items() if isinstance(value, dict))) or "none"
         raise SetupError(f"{path} has no profile {name!r}", hint=f"known: {known}", code="no_profile")
     where = f"profile {name!r} in {path}"
+    if "webhook_secret" in table:
+        raise SetupError(
+            f"{where} holds a secret (webhook_secret)",
+            hint='name the environment variable that holds it: webhook_secret_env = "MY_SECRET"',
+            code="secret_in_profile",
+        )
     targets = table.get("targets") or [{k: v for k, v in table.items() if k not in _SETTINGS | {"provider"}}]
     if not isinstance(targets, list) or not all(isinstance(target, dict) for target in targets):
         raise _wrong(where, f"targets must be tables: [[{name}.targets]]")

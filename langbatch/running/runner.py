@@ -52,6 +52,8 @@ class Runner:
     habits: Habits = field(default_factory=dict)
     #: Reads results in byte ranges, where there is one.
     executor: Executor | None = None
+    #: Called after each step, and after each cycle, once what it did is committed.
+    on_step: Callable[[], None] | None = None
 
     def advance(
         self, of_jobs: int | Collection[int] | None = None, *, eager: bool = False, look: Look | None = None
@@ -66,6 +68,8 @@ class Runner:
             wait = self._turn((key, index), due_at, not_before, found, eager=eager)
             if wait is not None:
                 soonest = wait if soonest is None else min(soonest, wait)
+        if self.on_step is not None:
+            self.on_step()
         return soonest
 
     def look(self, of_jobs: Collection[int] | None = None, *, eager: bool = False) -> Look:
@@ -136,6 +140,8 @@ class Runner:
             return HELD_ELSEWHERE_SECONDS, None
         finally:
             self.store.release(claim)
+            if self.on_step is not None:
+                self.on_step()
 
     def _begin(self, claim: Claim) -> Step:
         view = self.store.view(claim.job, claim.index)

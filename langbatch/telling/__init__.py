@@ -1,0 +1,1 @@
+"""Who is told of events: a listener, a file, a webhook, OpenTelemetry."""
