@@ -217,7 +217,7 @@ def read_event(store_id: str, row: Logged) -> Event:
         return BatchCreated(**common, batch_id=row.note)
     if row.move in _BATCH_ENDED:
         since = row.create_intent_at
-        seconds = None if since is None else max(0.0, row.at - since)
+        seconds = None if since is None else round(max(0.0, row.at - since), 3)
         status = row.note if row.move == "batch_ended" else "failed"
         return BatchEnded(**common, batch_id=row.batch_id, status=status, seconds=seconds)
     if row.move in MOVES and row.to == "done":
