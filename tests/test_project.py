@@ -103,13 +103,15 @@ HEAVY = {
     "pandas",
     "polars",
     "numpy",
+    "opentelemetry",
     "httpx",
     "httpx2",
 }
 
 
 @pytest.mark.parametrize(
-    "module", ["langbatch", "langbatch.handles", "langbatch.emulator", "langbatch_cli.app"]
+    "module",
+    ["langbatch", "langbatch.handles", "langbatch.emulator", "langbatch.events", "langbatch_cli.app"],
 )
 def test_importing_is_light_and_has_no_side_effects(module: str, tmp_path: Path) -> None:
     code = f"import sys, {module}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
@@ -135,13 +137,17 @@ PURE = (
     "building",
     "money",
     "reuse",
+    "events",
+    "telling/signing",
+    "telling/webhook",
 )
 FORBIDDEN = {
     **dict.fromkeys(PURE, ("langbatch.store", "langbatch.providers.openai", "langbatch.running.runner", "langbatch.manager")),
     "emulator": ("langbatch.store", "langbatch.manager", "langbatch.running", "langbatch.handles", "langbatch.providers"),
     "providers": ("langbatch.store", "langbatch.manager", "langbatch.running", "langbatch.handles"),
-    "store": ("langbatch.providers", "langbatch.manager", "langbatch.running", "langbatch.emulator"),
-    "running": ("langbatch.manager", "langbatch.handles", "langbatch.upkeep", "langbatch.emulator"),
+    "store": ("langbatch.providers", "langbatch.manager", "langbatch.running", "langbatch.emulator", "langbatch.telling"),
+    "running": ("langbatch.manager", "langbatch.handles", "langbatch.upkeep", "langbatch.emulator", "langbatch.telling"),
+    "telling": ("langbatch.manager", "langbatch.handles", "langbatch.running", "langbatch.upkeep", "langbatch.emulator"),
 }  # fmt: skip
 
 
@@ -172,7 +178,7 @@ def test_only_the_store_imports_sqlalchemy_and_only_the_command_line_imports_typ
 
 
 def test_the_command_line_uses_public_names_only() -> None:
-    public = {"langbatch", "langbatch.emulator"}
+    public = {"langbatch", "langbatch.emulator", "langbatch.events"}
     for path in (ROOT / "cli").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "langbatch":

@@ -163,7 +163,8 @@ def course(store: JobStore, job: int, ended: int) -> Course:
         told = connection.execute(OF_JOB_AFTER.where(events.c.n <= ended), {"after": last, "job": job}).all()
         tried = connection.execute(_TRIED.where(attempts.c.job == job)).all()
     history = [event_of(store, row) for row in told]
-    moved = {(event.shard, event.attempt) for event in history}
+    # A retry is told of the attempt before it.
+    moved = {(event.shard, event.attempt) for event in history if event.move != "retry_requested"}
     return Course(
         began or 0.0,
         [(rows.attempt(row), row.shard_model) for row in tried if (row.shard, row.number) in moved],
@@ -171,12 +172,22 @@ def course(store: JobStore, job: int, ended: int) -> Course:
     )
 
 
-def attempt(store: JobStore, job: int, shard: int, number: int) -> tuple[Attempt, str | None] | None:
-    """One attempt, and the model that its shard's lines name."""
+def attempt(store: JobStore, job: int, shard: int, number: int) -> Attempt | None:
+    """One attempt; None where there is none of that number."""
     this = (attempts.c.job == job, attempts.c.shard == shard, attempts.c.number == number)
     with store._reading() as connection:
         row = connection.execute(_TRIED.where(*this)).one_or_none()
-    return None if row is None else (rows.attempt(row), row.shard_model)
+    return None if row is None else rows.attempt(row)
+
+
+def model_of(store: JobStore, job: int, shard: int | None) -> str | None:
+    """The model that the lines name, of a shard or of the whole job; None where they name several or none."""
+    query = sa.select(shards.c.model).distinct().where(shards.c.job == job)
+    if shard is not None:
+        query = query.where(shards.c.index == shard)
+    with store._reading() as connection:
+        found = connection.execute(query.limit(2)).scalars().all()
+    return found[0] if len(found) == 1 else None
 
 
 def shards_by_state(store: JobStore) -> dict[str, int]:

@@ -6,9 +6,11 @@ https://github.com/open-telemetry/semantic-conventions-genai); all others begin 
 
 from __future__ import annotations
 
-import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from weakref import WeakKeyDictionary, WeakSet
 
 from langbatch.errors import JobNotFound, LangBatchError
 from langbatch.events import BatchCreated, BatchEnded, Event, JobFinished, QuotaWait, ShardFinished
@@ -61,6 +63,7 @@ class Telemetry:
         self._store = store
         self._trace = trace
         self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
+        meter_provider = meter_provider or metrics.get_meter_provider()
         meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
         self._requests = meter.create_counter(
             "langbatch.requests", "{request}", "Requests that ended, by what this attempt brought them"
@@ -87,7 +90,7 @@ class Telemetry:
         )
         meter.create_observable_gauge(
             "langbatch.shards",
-            [_shards_gauge(store, metrics.Observation)],
+            [_counted_shards(_watch(store, meter_provider), metrics.Observation)],
             "{shard}",
             "Shards of all jobs by state; active ones have a batch that runs",
         )
@@ -133,10 +136,10 @@ class Telemetry:
 
     def _about(self, event: Event) -> Attributes:
         job = self._store.find(event.job)
-        if event.shard is None or event.attempt is None:
-            return about(job)
-        tried = following.attempt(self._store, job.key, event.shard, event.attempt)
-        return about(job) if tried is None else about(job, *tried)
+        attempt = None
+        if event.shard is not None and event.attempt is not None:
+            attempt = following.attempt(self._store, job.key, event.shard, event.attempt)
+        return about(job, attempt, following.model_of(self._store, job.key, event.shard))
 
     # ------------------------------------------------------------ traces
 
@@ -151,7 +154,7 @@ class Telemetry:
             context=trace.set_span_in_context(trace.INVALID_SPAN),
             kind=trace.SpanKind.INTERNAL,
             attributes={
-                **about(job),
+                **self._about(event),
                 "langbatch.job.id": job.id,
                 "langbatch.job.state": event.to or "",
                 "langbatch.job.requests": event.requests,
@@ -203,7 +206,7 @@ class Telemetry:
 
     def counted(self, provider: Provider, job: Job, place: int) -> Provider:
         """The provider, whose calls are counted from now on."""
-        target = about(job, place=place)
+        target = about(job, model=following.model_of(self._store, job.key, None), place=place)
 
         def count(verb: str, error_type: str | None) -> None:
             failed = {} if error_type is None else {"error.type": error_type}
@@ -282,19 +285,25 @@ def _nanos(at: float) -> int:
     return int(at * 1_000_000_000)
 
 
-def _shards_gauge(
-    store: JobStore, observation: Callable[..., Observation]
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    """Asks the store whenever the user's reader wants to know, as long as there is one."""
-    asked = weakref.ref(store)
+#: The open stores whose shards are counted, by the provider that asks. An instrument is made once in a
+#: program, whatever number of managers it has.
+_WATCHED: WeakKeyDictionary[object, WeakSet[JobStore]] = WeakKeyDictionary()
 
+
+def _watch(store: JobStore, provider: object) -> WeakSet[JobStore]:
+    watched = _WATCHED.setdefault(provider, WeakSet())
+    watched.add(store)
+    return watched
+
+
+def _counted_shards(
+    watched: WeakSet[JobStore], observation: Callable[..., Observation]
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def observe(_: CallbackOptions) -> Iterable[Observation]:
-        if (open_store := asked()) is None:
-            return []
-        try:
-            counts = following.shards_by_state(open_store)
-        except LangBatchError:
-            return []
-        return [observation(count, {"langbatch.shard.state": state}) for state, count in counts.items()]
+        counts: Counter[str] = Counter()
+        for store in {store.store_id: store for store in watched}.values():
+            with suppress(LangBatchError):
+                counts.update(following.shards_by_state(store))
+        return [observation(number, {"langbatch.shard.state": state}) for state, number in counts.items()]
 
     return observe

@@ -26,9 +26,27 @@ def test_every_setting_has_a_variable() -> None:
             "LANGBATCH_GRACE_SECONDS": "0",
             "LANGBATCH_OUTAGE_SECONDS": "2.5",
             "LANGBATCH_ALLOW_HTTP": "yes",
+            "LANGBATCH_EVENT_LOG": "/tmp/lb/events.jsonl",
+            "LANGBATCH_TELEMETRY": "on",
+            "LANGBATCH_WEBHOOK_URL": "https://hooks.example.com/x",
+            "LANGBATCH_WEBHOOK_SECRET": "whsec_x",
+            "LANGBATCH_WEBHOOK_SECONDS": "3600",
         }
     )
-    assert settings == Settings(Path("/tmp/lb"), "sqlite:///x.db", 0.05, True, 0.0, 2.5, True)
+    assert settings == Settings(
+        Path("/tmp/lb"),
+        "sqlite:///x.db",
+        0.05,
+        True,
+        0.0,
+        2.5,
+        True,
+        Path("/tmp/lb/events.jsonl"),
+        True,
+        "https://hooks.example.com/x",
+        "whsec_x",
+        3600.0,
+    )
 
 
 def test_an_argument_beats_the_environment_which_beats_the_profile(tmp_path: Path) -> None:
@@ -43,7 +61,7 @@ def test_a_variable_set_to_nothing_is_unset() -> None:
     assert settings == Settings.load(environ={})
 
 
-@pytest.mark.parametrize("name", ["POLL_SECONDS", "GRACE_SECONDS", "OUTAGE_SECONDS"])
+@pytest.mark.parametrize("name", ["POLL_SECONDS", "GRACE_SECONDS", "OUTAGE_SECONDS", "WEBHOOK_SECONDS"])
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "1e999"])
 def test_a_bad_number_is_told_by_its_variable(name: str, text: str) -> None:
     with pytest.raises(SetupError, match=f"LANGBATCH_{name}"):
@@ -76,6 +94,21 @@ def test_a_service_on_this_machine_is_looked_at_more_often(
 ) -> None:
     target, _ = resolve_target("azure", "responses", environ={}, azure_endpoint=endpoint, api_key="k")
     assert Settings.load(environ=chosen).poll_seconds_for(target) == seconds
+
+
+def test_a_webhooks_address_and_secret_do_not_show() -> None:
+    settings = Settings.load(
+        environ={"LANGBATCH_WEBHOOK_URL": "https://h.example/hush", "LANGBATCH_WEBHOOK_SECRET": "whsec_hush"}
+    )
+    assert "hush" not in repr(settings)
+
+
+def test_the_secret_is_found_in_the_variable_that_the_profile_names() -> None:
+    profile = {"webhook_url": "https://h.example/x", "webhook_secret_env": "HOOK"}
+    settings = Settings.load(environ={"HOOK": "whsec_x"}, profile=profile)
+    assert (settings.webhook_url, settings.webhook_secret) == ("https://h.example/x", "whsec_x")
+    settings = Settings.load(environ={"HOOK": "y", "LANGBATCH_WEBHOOK_SECRET": "whsec_x"}, profile=profile)
+    assert settings.webhook_secret == "whsec_x"
 
 
 def test_a_password_in_the_database_url_does_not_show() -> None:

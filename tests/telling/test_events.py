@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from langbatch import events as kinds
+from langbatch.emulator import RowError
+from langbatch.errors import AccessRefused
 from langbatch.events import (
     BatchCreated,
     BatchEnded,
@@ -26,8 +28,6 @@ from langbatch.events import (
     Trouble,
     read_event,
 )
-from langbatch.emulator import RowError
-from langbatch.errors import AccessRefused
 from langbatch.lifecycle import MOVES
 from langbatch.records import Tally
 from support import SECRET_KEY, SECRET_PROMPT, World, requests_file, world
@@ -95,7 +95,7 @@ def test_the_end_of_a_job_tells_what_its_status_tells(here: World, tmp_path: Pat
     )
     assert isinstance(ended, BatchEnded)
     assert isinstance(harvested, ShardFinished)
-    assert created.batch_id == ended.batch_id == harvested.batch_id == status.shards[0].batch_id  # type: ignore[attr-defined]
+    assert created.batch_id == ended.batch_id == harvested.batch_id == status.shards[0].batch_id
     assert ended.seconds is not None
     assert ended.seconds == pytest.approx(ended.at - created.at, abs=0.01)
     assert harvested.input_tokens == end.input_tokens
@@ -132,7 +132,12 @@ def test_a_cancelled_job_tells_what_was_never_sent(here: World, tmp_path: Path) 
         job = manager.submit(requests_file(tmp_path / "in.jsonl", ["a", "b"]), start=False, **here.azure)
         manager.cancel(job.id)
         told = list(manager.events(job.id))
-    assert [event.move for event in told] == ["submitted", "cancel_requested", "cancelled_unsent", "job_moved"]
+    assert [event.move for event in told] == [
+        "submitted",
+        "cancel_requested",
+        "cancelled_unsent",
+        "job_moved",
+    ]
     *_, shard, end = told
     assert isinstance(shard, ShardFinished)
     assert isinstance(end, JobFinished)
@@ -191,7 +196,9 @@ def test_every_kind_is_frozen_and_has_a_json_form_that_begins_alike(here: World,
             event.n = 0  # type: ignore[misc]
     types = [getattr(kinds, name).type for name in kinds.__all__]
     assert len(set(types)) == len(types)
-    assert all({*COMMON} - {"type"} <= {f.name for f in fields(getattr(kinds, name))} for name in kinds.__all__)
+    assert all(
+        {*COMMON} - {"type"} <= {f.name for f in fields(getattr(kinds, name))} for name in kinds.__all__
+    )
 
 
 def test_no_event_holds_a_prompt_or_a_key(here: World, tmp_path: Path) -> None:
