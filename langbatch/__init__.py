@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Throttled,
         UnfitAnswer,
         Unreachable,
+        WaitTimeout,
     )
     from langbatch.handles import (
         Batch,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
         embedding_batch,
         response_batch,
     )
-    from langbatch.manager import JobManager, WaitTimeout
+    from langbatch.manager import JobManager
     from langbatch.money.prices import Price, PriceList
     from langbatch.progress import terminal_progress
     from langbatch.records import InputWarning, Problem, Progress
@@ -86,14 +87,14 @@ _HOMES = {
         "BatchStartError", "BatchStateError", "BatchStorageError", "BatchValidationError", "FateUnknown",
         "JobNotFinished", "JobNotFound", "LangBatchError", "NeedsOperator", "ProviderError", "QuotaFull",
         "Refused", "RemoteNotFound", "SetupError", "Throttled", "UnfitAnswer",
-        "Unreachable",
+        "Unreachable", "WaitTimeout",
     ),
     "upkeep.findings": ("Diagnosis", "Finding"),
     "handles": (
         "Batch", "ChatCompletionBatch", "CompletionBatch", "EmbeddingBatch", "ResponseBatch",
         "chat_completion_batch", "completion_batch", "embedding_batch", "response_batch",
     ),
-    "manager": ("JobManager", "WaitTimeout"),
+    "manager": ("JobManager",),
     "progress": ("terminal_progress",),
     "records": ("InputWarning", "Problem", "Progress"),
     "upkeep.recovery": ("Recovery",),

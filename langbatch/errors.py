@@ -7,6 +7,7 @@ LangBatchError
 │   ├── BatchValidationError        the input is at fault: fix the lines in `.problems`
 │   ├── BatchStateError             not now: the job is in another state
 │   │   ├── JobNotFinished          wait, then ask again
+│   │   │   └── WaitTimeout                 `wait` was given so long; the job goes on
 │   │   └── NeedsOperator           a person must settle a shard (`langbatch reconcile`)
 │   ├── JobNotFound                 no such job in this store
 │   ├── BatchStartError             the job could not be started
@@ -85,6 +86,12 @@ class JobNotFinished(BatchStateError):
     """Results were asked for before every request had one."""
 
     code = "not_finished"
+
+
+class WaitTimeout(JobNotFinished, TimeoutError):
+    """`wait` reached its timeout; the job goes on."""
+
+    code = "timeout"
 
 
 class NeedsOperator(BatchStateError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from langbatch import ids
+from langbatch.awaiting import AwaitForms
 from langbatch.clock import SystemClock
 from langbatch.config import reopen_target, resolve_target
 from langbatch.errors import BatchInitializationError, BatchStateError, JobNotFound
@@ -39,7 +40,7 @@ _PASSING_CODES = frozenset(
 )
 
 
-class Batch(Outputs):
+class Batch(Outputs, AwaitForms):
     """A job made of one file of requests.
 
     Making a handle validates the whole file and resolves the target; nothing is sent or stored.
@@ -208,21 +209,31 @@ class Batch(Outputs):
 
         `max_cost` and `max_tokens` limit what the job may use in all; given again, they replace what was
         given before, and the job goes on. See `JobManager.submit`."""
+        if self._make_ready(new=new, skip_invalid=skip_invalid, max_cost=max_cost, max_tokens=max_tokens):
+            self._manager.start(self.id)
+
+    def _make_ready(
+        self,
+        *,
+        new: bool = False,
+        skip_invalid: bool = False,
+        max_cost: Decimal | float | str | None = None,
+        max_tokens: int | None = None,
+    ) -> bool:
+        """The part of `start` that sends nothing; whether there is something to start."""
         if self._stored and not new and (max_cost is not None or max_tokens is not None):
             self._manager.set_budget(self.id, max_cost=max_cost, max_tokens=max_tokens)
-            self._manager.start(self.id)
-            return
+            return True
         if self._stored and not new:
             if self._manager.status(self.id, offline=True).state == "draft":
-                self._manager.start(self.id)
-            else:
-                _log.warning("job %s was started before; nothing was sent (new=True pays again)", self.id)
-            return
+                return True
+            _log.warning("job %s was started before; nothing was sent (new=True pays again)", self.id)
+            return False
         if not self._store(new=new, skip_invalid=skip_invalid, max_cost=max_cost, max_tokens=max_tokens):
             _log.warning(
                 "the same file on the same target is job %s; using it (new=True pays again)", self.id
             )
-        self._manager.start(self.id)
+        return True
 
     def save(self, storage: BatchStorage | None = None) -> str:
         """Store the job as a draft without sending anything, and put a copy of its requests into `storage`

@@ -6,6 +6,7 @@ import math
 import os
 import random
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -24,9 +25,9 @@ from langbatch.config import (
     reopen_target,
     resolve_targets,
 )
+from langbatch.detaching import checked
 from langbatch.errors import (
     BatchStateError,
-    JobNotFinished,
     LangBatchError,
     NeedsOperator,
     ProviderError,
@@ -52,7 +53,18 @@ from langbatch.requests.validation import Intake, Rules, kind_of_first, read_req
 from langbatch.results.delivery import Delivery, format_of, require_finished
 from langbatch.running import decisions, journal
 from langbatch.running.space import refuse_network_disk
-from langbatch.running.waiting import Patience, never_reached, obstacle, progress_of, settling
+from langbatch.running.waiting import (
+    SHORTEST_SLEEP_SECONDS,
+    Patience,
+    Pausing,
+    Seen,
+    never_reached,
+    obstacle,
+    progress_of,
+    settling,
+    slept_through,
+    until_ended,
+)
 from langbatch.shards.admission import Submission, admit, plan
 from langbatch.shards.sharding import ShardPlan
 from langbatch.shards.snapshot import Snapshot
@@ -85,34 +97,28 @@ if TYPE_CHECKING:
 
 #: `start` waits this long for a service to take in an uploaded file, so that the batch exists after it.
 FILE_WAIT_SECONDS = 60.0
-#: Between two looks, so that a wait that has just run out does not become a busy loop.
-SHORTEST_SLEEP_SECONDS = 0.01
-
-
-class WaitTimeout(JobNotFinished, TimeoutError):
-    """`wait` reached its timeout; the job goes on."""
-
-    code = "timeout"
 
 
 @dataclass(slots=True)
 class _Open:
-    """What a manager has open and must close."""
+    """What a manager has open and must close. Its threads open one of each, not one each."""
 
     store: JobStore | None = None
     providers: dict[tuple[int, int], Provider] = field(default_factory=dict)
     teller: Teller | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
-        teller, self.teller = self.teller, None
-        if teller is not None:
-            teller.close()
-        for provider in self.providers.values():
-            provider.close()
-        self.providers.clear()
-        if self.store is not None:
-            self.store.close()
-            self.store = None
+        with self.lock:
+            teller, self.teller = self.teller, None
+            if teller is not None:
+                teller.close()
+            for provider in self.providers.values():
+                provider.close()
+            self.providers.clear()
+            if self.store is not None:
+                self.store.close()
+                self.store = None
 
 
 class JobManager:
@@ -172,20 +178,21 @@ class JobManager:
 
     @property
     def _store(self) -> JobStore:
-        if self._open.store is None:
-            from langbatch.store.store import JobStore
+        with self._open.lock:
+            if self._open.store is None:
+                from langbatch.store.store import JobStore
 
-            private_folder(self.home)
-            if not any(self.home.iterdir()):
-                self.home.chmod(0o700)  # made by somebody for us, with the umask
-            private_folder(self.home / "jobs")
-            if self.settings.database_url is None:
-                refuse_network_disk(self.home)
-            store = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
-            self._open.teller = self._open_teller(store)
-            self._open.store = store
-            journal.replay(store, self.home)
-        return self._open.store
+                private_folder(self.home)
+                if not any(self.home.iterdir()):
+                    self.home.chmod(0o700)  # made by somebody for us, with the umask
+                private_folder(self.home / "jobs")
+                if self.settings.database_url is None:
+                    refuse_network_disk(self.home)
+                store = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
+                self._open.teller = self._open_teller(store)
+                self._open.store = store
+                journal.replay(store, self.home)
+            return self._open.store
 
     def _open_teller(self, store: JobStore) -> Teller | None:
         """Who tells others of events; None where nobody wants to know, which then costs nothing."""
@@ -215,7 +222,7 @@ class JobManager:
             self._policy,
             self._clock,
             random.random,
-            on_progress or self.on_progress,
+            checked(on_progress or self.on_progress),
             endpoint_for=self._endpoint,
             habits=self._habits,
             executor=self._executor,
@@ -238,15 +245,16 @@ class JobManager:
 
     def _open_provider(self, job: Job, place: int = 0) -> Provider:
         key = (job.key, place)
-        provider = self._open.providers.get(key)
-        if provider is None:
-            target = job.targets[place]
-            credentials = self._credentials.get((job.id, place)) or reopen_target(target)
-            provider = open_provider(target, credentials)
-            if self._open.teller is not None:
-                provider = self._open.teller.counted(provider, job, place)
-            self._open.providers[key] = provider
-        return provider
+        with self._open.lock:
+            provider = self._open.providers.get(key)
+            if provider is None:
+                target = job.targets[place]
+                credentials = self._credentials.get((job.id, place)) or reopen_target(target)
+                provider = open_provider(target, credentials)
+                if self._open.teller is not None:
+                    provider = self._open.teller.counted(provider, job, place)
+                self._open.providers[key] = provider
+            return provider
 
     def _policy(self, target: Target) -> decisions.Policy:
         chosen, facts = self.settings.grace_seconds, known_facts(self._store, target)
@@ -413,7 +421,7 @@ class JobManager:
             max_requests_per_shard=max_requests_per_shard,
             job_id=job_id,
             budget=Budget.of(max_cost, max_tokens),
-            on_progress=self.on_progress,
+            on_progress=checked(self.on_progress),
             executor=self._executor,
         )
         self._tell()
@@ -494,6 +502,10 @@ class JobManager:
     def start(self, job_id: str, *, progress: OnProgress | None = None) -> JobStatus:
         """Send everything that may be sent now, and return. Raises `AccessRefused` or `SetupError` for
         credentials, `Unreachable` when the service cannot be reached; the job stays resumable."""
+        return slept_through(self.starting(job_id, progress), self._clock.sleep)
+
+    def starting(self, job_id: str, progress: OnProgress | None = None) -> Pausing[JobStatus]:
+        """`start` for those who sleep otherwise: its pauses in seconds, then the status."""
         job = self._store.find(job_id)
         if job.state == "draft":
             self._store.add_shards(job.key, *self._draft_plans(job))
@@ -504,7 +516,7 @@ class JobManager:
         while due is not None and settling(self._store.shards(job.key)):
             if self._clock.monotonic() - began >= patience:
                 break
-            self._clock.sleep(min(due, patience))
+            yield min(due, patience)
             due = runner.advance(job.key)
         error = obstacle(self._shards(job.key)) or never_reached(self._store.shards(job.key))
         if error is not None:
@@ -586,31 +598,29 @@ class JobManager:
         `BatchStorageError` when a person must act, and `Unreachable` when every call has failed for
         `outage_seconds` (None: never). The job is unchanged by any of them.
         """
+        steps = self.waiting(job_id, timeout, progress, outage_seconds=outage_seconds)
+        return slept_through(steps, self._clock.sleep)
+
+    def waiting(
+        self,
+        job_id: str,
+        timeout: float | None = None,
+        progress: OnProgress | None = None,
+        *,
+        outage_seconds: float | None = None,
+    ) -> Pausing[JobStatus]:
+        """`wait` for those who sleep otherwise: the seconds between its looks, then the status."""
         job = self._store.find(job_id)
-        runner, patience = self._runner(progress), Patience(outage_seconds)
-        began = self._clock.monotonic()
-        eager = True
-        while True:
+        runner = self._runner(progress)
+
+        def look(eager: bool) -> Seen:
             due = runner.advance(job.key, eager=eager)
-            eager = False
             status = self._snapshot(job.key)
             if progress is not None:
                 progress(progress_of(status))
-            if status.finished:
-                return status
-            now = self._clock.monotonic()
-            error = patience.error(status, self._shards(job.key), due, now)
-            if error is not None or due is None:
-                raise error or NeedsOperator("a shard needs a person")
-            left = min(due, patience.left(now))
-            if timeout is not None:
-                if now - began >= timeout:
-                    raise WaitTimeout(
-                        f"job {status.id} is not finished after {timeout:g} s",
-                        hint="It goes on: wait again, or load it later by its id.",
-                    )
-                left = min(left, began + timeout - now)
-            self._clock.sleep(max(left, SHORTEST_SLEEP_SECONDS))
+            return Seen(status, self._shards(job.key), due)
+
+        return until_ended(look, Patience(outage_seconds), self._clock.monotonic, timeout)
 
     def wait_all(
         self,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from langbatch import detaching
 from langbatch.clock import Clock, SystemClock
 from langbatch.errors import BatchStorageError, LangBatchError, ProviderError, SetupError
 from langbatch.providers.base import Provider
@@ -123,6 +124,7 @@ class Runner:
             return HELD_ELSEWHERE_SECONDS, None
         try:
             while True:
+                detaching.check()
                 step = self._begin(claim)
                 now = self.clock.now()
                 action = d.decide(step.view, now, eager=eager)

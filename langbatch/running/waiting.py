@@ -1,10 +1,15 @@
-"""What waiting for a job means: when only a person can help, and when the service is out."""
+"""What waiting for a job means: when only a person can help, and when the service is out.
+
+A wait is a generator of the seconds to sleep before it goes on. Whoever drives it does the sleeping: a thread
+(`slept_through`), or an event loop (`langbatch.awaiting`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from langbatch.errors import (
     AccessRefused,
@@ -13,9 +18,63 @@ from langbatch.errors import (
     NeedsOperator,
     SetupError,
     Unreachable,
+    WaitTimeout,
 )
 from langbatch.records import Attempt, Progress, Shard
 from langbatch.status import JobStatus
+
+T = TypeVar("T")
+
+#: Seconds to sleep before it goes on, and what comes of it.
+Pausing = Generator[float, None, T]
+
+#: Between two looks, so that a wait that has just run out does not become a busy loop.
+SHORTEST_SLEEP_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look at a job has brought. `due`: seconds until the next, None when there is none."""
+
+    status: JobStatus
+    shards: Sequence[Shard]
+    due: float | None
+
+
+def until_ended(
+    look: Callable[[bool], Seen], patience: Patience, monotonic: Callable[[], float], timeout: float | None
+) -> Pausing[JobStatus]:
+    """Look, eagerly at first, until the job has ended; its last status. Raises as `JobManager.wait`."""
+    began, eager = monotonic(), True
+    while True:
+        seen, eager = look(eager), False
+        status = seen.status
+        if status.finished:
+            return status
+        now = monotonic()
+        error = patience.error(status, seen.shards, seen.due, now)
+        if error is not None or seen.due is None:
+            raise error or NeedsOperator("a shard needs a person")
+        left = min(seen.due, patience.left(now))
+        if timeout is not None:
+            if now - began >= timeout:
+                raise WaitTimeout(
+                    f"job {status.id} is not finished after {timeout:g} s",
+                    hint="It goes on: wait again, or load it later by its id.",
+                )
+            left = min(left, began + timeout - now)
+        yield max(left, SHORTEST_SLEEP_SECONDS)
+
+
+def slept_through(steps: Pausing[T], sleep: Callable[[float], None]) -> T:
+    """What comes of the steps, with their pauses slept in this thread."""
+    while True:
+        try:
+            pause = next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+        sleep(pause)
 
 
 def obstacle(shards: Sequence[Shard]) -> LangBatchError | None:
