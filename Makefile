@@ -1,10 +1,18 @@
 # What takes one word here is otherwise long to type. `.ci/run` makes .venv.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check campaign campaign-killing campaign-simulation
+.PHONY: check recipes campaign campaign-killing campaign-simulation
 
 check:  ## what CI runs: lint, types, all tests, with the newest and the oldest dependencies
 	.ci/run
+
+recipes:  ## docs/how-to/pipelines.md with Airflow and with Prefect, in environments of their own (650 MB)
+	python3 -m venv .venv-airflow
+	.venv-airflow/bin/python -m pip install -q -e '.[test]' 'apache-airflow-core>=3.3,<4'
+	.venv-airflow/bin/python -m pytest -q tests/pipelines
+	python3 -m venv .venv-prefect
+	.venv-prefect/bin/python -m pip install -q -e '.[test]' 'prefect>=3,<4'
+	.venv-prefect/bin/python -m pytest -q tests/pipelines
 
 campaign: campaign-killing campaign-simulation  ## both long campaigns, with their reports
 
