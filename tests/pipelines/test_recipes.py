@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from langbatch.emulator import EmulatorConfig, RunningServer, Timing, running_server
-from running import CommandLine, pointing_at
+from running import RUN_SECONDS, CommandLine, pointing_at
 from support import requests_file
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/pipelines.md").read_text()
@@ -37,17 +37,17 @@ def line(langbatch_emulator: RunningServer, tmp_path: Path) -> CommandLine:
 
 
 def run(
-    line: CommandLine, *words: object, expect: int | None = 0, seconds: float = 300, **variables: str
+    line: CommandLine, *words: object, expect: int | None = 0, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """A program of this environment, in the test's folder."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ran = subprocess.run(
         list(map(str, words)),
         cwd=line.folder,
-        env=line.environment({"PATH": path, **variables}),
+        env=line.environment({"PATH": path, **(variables or {})}),
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=RUN_SECONDS,
         check=False,
     )
     if expect is not None:
@@ -112,12 +112,9 @@ def test_airflow_defers_the_task_and_writes_the_results(
         (line.folder / folder).mkdir()
         (line.folder / folder / name).write_text(code)
     requests_file(line.folder / "requests-2026-01-02.jsonl", ["a", "b"])
-    settings: Mapping[str, str] = {
-        "AIRFLOW_HOME": str(line.folder),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-    }
-    run(line, "airflow", "db", "migrate", **settings)
-    ran = run(line, "airflow", "dags", "test", "nightly", "2026-01-02", **settings)
+    settings = {"AIRFLOW_HOME": str(line.folder), "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
+    run(line, "airflow", "db", "migrate", variables=settings)
+    ran = run(line, "airflow", "dags", "test", "nightly", "2026-01-02", variables=settings)
     assert "Pausing task as DEFERRED" in ran.stdout + ran.stderr
     assert outcomes(line.folder / "results-2026-01-02.jsonl") == {"a": "succeeded", "b": "succeeded"}
     assert langbatch_emulator.emulator.payments().paid_twice == 0
@@ -127,14 +124,11 @@ def test_airflow_defers_the_task_and_writes_the_results(
 def test_prefect_runs_the_flow(line: CommandLine, langbatch_emulator: RunningServer) -> None:
     (line.folder / "nightly.py").write_text(recipe("a Prefect flow"))
     files = [requests_file(line.folder / f"{name}.jsonl", [f"{name}1", f"{name}2"]) for name in "ab"]
-    ran = run(
-        line,
-        sys.executable,
-        "nightly.py",
-        *files,
-        PREFECT_HOME=str(line.folder / "prefect"),
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="240",
-        DO_NOT_TRACK="1",
-    )
+    settings = {
+        "PREFECT_HOME": str(line.folder / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
+        "DO_NOT_TRACK": "1",
+    }
+    ran = run(line, sys.executable, "nightly.py", *files, variables=settings)
     assert ran.stdout == "4\n"
     assert langbatch_emulator.emulator.report()["counts"]["batches"] == 2
