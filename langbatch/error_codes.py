@@ -201,6 +201,11 @@ _REQUESTS = (
         f"Send those rows again: {_RETRY}.",
     ),
     _entry(
+        "http_409", "request", "worth it",
+        "The request met a conflict within the service.",
+        f"Send those rows again: {_RETRY}.",
+    ),
+    _entry(
         "http_429", "request", "worth it",
         "The row met a rate limit while the batch ran.",
         f"Send those rows again: {_RETRY}.",

@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("langbatch")
 
-#: Codes of errored rows that a later attempt may well answer; any 5xx counts too.
-_PASSING_CODES = frozenset(
-    {"429", "408", "409", "http_429", "http_408", "http_0", "token_limit_exceeded", "rate_limit_exceeded"}
-)
+#: HTTP statuses of rows that a later attempt may well answer; any 5xx counts too.
+_PASSING_STATUSES = frozenset({0, 408, 409, 429})
 
 
 class Batch(Outputs, AwaitForms):
@@ -322,10 +320,19 @@ class Batch(Outputs, AwaitForms):
     def is_retryable_failure(self) -> bool:
         """Whether the job has ended with requests that another attempt may well answer."""
         self._require_stored()
-        status = self._manager.status(self.id, offline=True)
-        return status.finished and any(
-            item.outcome != "errored" or item.code in _PASSING_CODES or item.code.startswith(("5", "http_5"))
-            for item in self._manager.unsuccessful(self.id)
+        if not self._manager.status(self.id, offline=True).finished:
+            return False
+        unknown = set()
+        for failure in self._manager.failures(self.id):
+            known = failure.explanation
+            if failure.outcome != "errored" or (known and known.retry in ("by itself", "worth it")):
+                return True
+            if known is None:
+                unknown.add(failure.code)
+        # Services have more words than anybody has written down; then the row's status tells.
+        return bool(unknown) and any(
+            result.error is not None and result.error.code in unknown and _may_pass(result.status_code)
+            for result in self.results()
         )
 
     def _require_stored(self) -> None:
@@ -374,6 +381,10 @@ class Batch(Outputs, AwaitForms):
 
     _target: Target
     _credentials: Credentials
+
+
+def _may_pass(status_code: int | None) -> bool:
+    return status_code in _PASSING_STATUSES or (status_code is not None and status_code >= 500)
 
 
 def _requests_in(file: Path) -> Iterator[dict[str, Any]]:

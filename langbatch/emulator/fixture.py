@@ -1,19 +1,17 @@
-"""The pytest fixture `langbatch_emulator`; installed with the package, nothing to import.
+"""pytest fixtures; installed with the package, nothing to import. docs/how-to/testing.md shows them at work.
 
-    def test_my_pipeline(langbatch_emulator):
-        run_my_pipeline(azure_endpoint=langbatch_emulator.azure_endpoint, api_key="any")
-        assert langbatch_emulator.emulator.payments().paid_twice == 0
-
-Other behaviour by overriding `langbatch_emulator_config` in a test module or conftest:
-
-    @pytest.fixture
-    def langbatch_emulator_config():
-        return EmulatorConfig.instant(faults=("create-committed-drop@1",))
+| fixture | gives |
+|---|---|
+| `langbatch_sandbox` | an emulator, and an environment in which everything leads to it |
+| `langbatch_emulator` | an emulator alone |
+| `langbatch_emulator_config` | how it behaves; override this one in a test module or conftest |
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +19,9 @@ import pytest
 if TYPE_CHECKING:
     from langbatch.emulator.config import EmulatorConfig
     from langbatch.emulator.server import RunningServer
+
+#: What could lead a test to somebody's account, store or proxy.
+_FOREIGN = ("AZURE_", "OPENAI_", "LANGBATCH_")
 
 
 @pytest.fixture
@@ -34,8 +35,30 @@ def langbatch_emulator_config() -> EmulatorConfig:
 @pytest.fixture
 def langbatch_emulator(langbatch_emulator_config: EmulatorConfig) -> Iterator[RunningServer]:
     """An emulator listening on loopback for one test: `.azure_endpoint`, `.azure_v1_base_url`,
-    `.openai_base_url`, `.url`, and `.emulator` for reports, faults and payments."""
+    `.openai_base_url`, `.url`; `.emulator` for reports, faults, payments, time; `.down()` for an outage."""
     from langbatch.emulator.server import running_server
 
     with running_server(config=langbatch_emulator_config) as server:
         yield server
+
+
+@pytest.fixture
+def langbatch_sandbox(
+    langbatch_emulator: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RunningServer:
+    """`langbatch_emulator`, and environment variables that lead there: a fresh `LANGBATCH_HOME`, endpoints
+    and keys for Azure and OpenAI, waits of a moment. Those that name anything real are gone for the test."""
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN):
+            monkeypatch.delenv(name)
+    for name, value in {
+        "LANGBATCH_HOME": str(tmp_path / "langbatch-home"),
+        "LANGBATCH_POLL_SECONDS": "0.05",
+        "LANGBATCH_GRACE_SECONDS": "0.5",
+        "AZURE_API_BASE": langbatch_emulator.azure_endpoint,
+        "AZURE_API_KEY": "any",
+        "OPENAI_BASE_URL": langbatch_emulator.openai_base_url,
+        "OPENAI_API_KEY": "any",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return langbatch_emulator

@@ -9,7 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True, slots=True)
 class RunningServer:
-    """An emulator that listens. `emulator` is the same object that answers: ask it for reports."""
+    """An emulator that listens, in a thread. `emulator` is the object that answers: ask it for reports."""
 
-    url: str
-    emulator: Emulator
+    def __init__(self, emulator: Emulator, port: int = 0) -> None:
+        self.emulator = emulator
+        self._listener = _listen(port)
+        #: `http://127.0.0.1:PORT`
+        self.url = f"http://{LOOPBACK}:{self._listener.getsockname()[1]}"
+        self._start()
 
     @property
     def azure_endpoint(self) -> str:
@@ -48,6 +51,31 @@ class RunningServer:
     def openai_base_url(self) -> str:
         """For `OpenAI(base_url=…)`."""
         return f"{self.url}/v1"
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """An outage: in this block connections are refused. After it the service is back under the same
+        address, with all that it had."""
+        port = self._listener.getsockname()[1]
+        self._stop()
+        try:
+            yield
+        finally:
+            self._listener = _listen(port)
+            self._start()
+
+    def _stop(self) -> None:
+        """Stop listening; calls under way are broken off after a second."""
+        self._server.should_exit = True
+        self._thread.join()
+        self._listener.close()
+
+    def _start(self) -> None:
+        self._server = _server(self.emulator)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}, name="langbatch-emulator"
+        )
+        self._thread.start()
 
 
 def base_url(url: str, profile: Family) -> str:
@@ -69,24 +97,13 @@ def running_server(
     Without `config` its batches are instant: each stage passes when the batch is read again. A given
     `emulator` is left open afterwards, one made here is closed.
     """
-    own = emulator is None
-    service = (
-        Emulator(config or EmulatorConfig.instant(), folder=folder, clock=clock)
-        if emulator is None
-        else emulator
-    )
-    listener = _listen(port)
-    server = _server(service)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="langbatch-emulator")
-    thread.start()
-    try:
-        yield RunningServer(f"http://{LOOPBACK}:{listener.getsockname()[1]}", service)
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-        if own:
-            service.close()
+    with ExitStack() as stack:
+        if emulator is None:
+            made = Emulator(config or EmulatorConfig.instant(), folder=folder, clock=clock)
+            emulator = stack.enter_context(made)
+        server = RunningServer(emulator, port)
+        stack.callback(server._stop)
+        yield server
 
 
 def serve(

@@ -28,6 +28,7 @@ from langbatch import (
 )
 from langbatch.compat.storages import BatchStorage, FileBatchStorage
 from langbatch.config import Settings
+from langbatch.emulator import RowError
 from support import World, chat_line, requests_file, world
 
 
@@ -191,6 +192,42 @@ def test_a_failed_batch_gives_no_success_and_every_error(tmp_path: Path) -> None
         assert [error["custom_id"] for error in errors] == ["a", "b"]
         assert {error["error"]["code"] for error in errors} == {"model_not_found"}
         assert not batch.is_retryable_failure()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable"),
+    [
+        (500, "InternalServerError", True),
+        (500, "a word nobody has written down", True),
+        (503, "", True),
+        (429, "rate_limit_exceeded", True),
+        (429, "too busy", True),
+        (408, "408", True),
+        (409, "", True),
+        (400, "content_filter", False),
+        (400, "another word nobody has written down", False),
+        (404, "model_not_found", False),
+    ],
+)
+def test_a_failure_is_retryable_where_another_attempt_may_bring_an_answer(
+    tmp_path: Path, status: int, code: str, retryable: bool
+) -> None:
+    def answer(_: dict[str, Any], custom_id: str) -> str | RowError:
+        return RowError(status, code) if custom_id == "b" else "fine"
+
+    with world(tmp_path, answer=answer) as place:
+        batch = saved(place, "a", "b")
+        batch.start()
+        assert not batch.is_retryable_failure()  # it has not ended
+        batch.wait()
+        assert batch.is_retryable_failure() is retryable
+
+
+def test_a_batch_in_which_nothing_failed_is_no_retryable_failure(place: World) -> None:
+    batch = saved(place, "a")
+    batch.start()
+    batch.wait()
+    assert not batch.is_retryable_failure()
 
 
 # ---------------------------------------------------------------- saving and loading
