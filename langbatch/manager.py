@@ -111,8 +111,9 @@ class _Open:
     def close(self) -> None:
         with self.lock:
             teller, self.teller = self.teller, None
-            if teller is not None:
-                teller.close()
+        if teller is not None:
+            teller.close()  # outside of the lock: a listener may use the manager
+        with self.lock:
             for provider in self.providers.values():
                 provider.close()
             self.providers.clear()
