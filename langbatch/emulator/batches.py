@@ -56,6 +56,8 @@ class Batches:
             self._context.storage.park(ParkedCreate(due, call.family, call.version, body))
             return Response(500, drop_connection="close")
         record = self._admit(call.family, call.version, body)
+        if self._context.fires("create-twice"):
+            self._admit(call.family, call.version, body)
         # 2024-10-21 answers 200, 2025-04-01-preview and v1 answer 201, OpenAI 200 (§1).
         created = call.family == "azure-v1" or (call.version or "") >= "2025-04-01"
         return json_response(self._show(record.id, looked=False), 201 if created else 200)
@@ -79,6 +81,7 @@ class Batches:
         repeats = after is not None and context.fires("list-repeats-cursor") is not None
         wanted = BatchFilter.read(query.get("$filter")) if call.family == "azure" else BatchFilter()
         oldest_first = call.family == "azure" and query.get("$orderby") == "created_at asc"
+        oldest_first = oldest_first or context.fires("list-oldest-first") is not None
         oldest = self._oldest_served(now)
         page: list[dict[str, Any]] = []
         more = False

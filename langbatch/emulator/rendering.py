@@ -58,6 +58,8 @@ def render(context: Context, record: BatchRecord, stage: Stage | None, totals: T
         "request_counts": {"total": known, "completed": totals.completed, "failed": totals.failed},
         "metadata": _metadata(context, record.metadata),
     }
+    if context.fires("batch-other-file"):
+        shown["input_file_id"] = f"gateway-{record.input_file_id}"
     if context.fires("batch-null-counts"):
         shown["request_counts"] = {"total": None, "completed": None, "failed": None}
     if profile.usage:
