@@ -34,6 +34,7 @@ KNOBS: Mapping[str, tuple[str, ...]] = {
         "create_drop",
         "create_committed_drop",
         "create_late",
+        "create_late_unchecked",
         "create_unreachable",
         "create_throttled",
         "create_access",

@@ -44,6 +44,7 @@ EXCUSES = {
         "create_no_file",
         "create_drop",
         "create_late",
+        "create_late_unchecked",
     },
 }
 

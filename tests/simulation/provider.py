@@ -170,6 +170,14 @@ class SimulatedProvider:
                 wait = self._rng.choice((20.0, 300.0, 2_000.0, 20_000.0))
                 self._service.arrives_late(wait, make, input_file_id)
                 raise FateUnknown("simulated: timeout")
+            if knob == "create_late_unchecked":
+                # The service takes it, and looks for the file only when it validates the batch.
+                self._service.arrives_late(
+                    self._rng.choice((200.0, 400.0)),
+                    lambda at: self._service.make_batch(input_file_id, metadata, at, unchecked=True),
+                    input_file_id,
+                )
+                raise FateUnknown("simulated: timeout")
             batch = make(self._clock.now())
             if knob == "create_committed_drop":
                 raise FateUnknown("simulated: the reply was lost")

@@ -132,10 +132,14 @@ class SimulatedService:
 
     # ------------------------------------------------------------ batches
 
-    def make_batch(self, file_id: str, metadata: Mapping[str, str], at: float) -> StoredBatch:
-        """A create that reaches the service at `at`: it needs its input file, and room."""
+    def make_batch(
+        self, file_id: str, metadata: Mapping[str, str], at: float, *, unchecked: bool = False
+    ) -> StoredBatch:
+        """A create that reaches the service at `at`: it needs its input file, and room. `unchecked`: it is
+        taken without the file, and fails in validation."""
         file = self.files.get(file_id)
-        if file is None or at >= file.deleted_at + self.fence_lag:
+        gone = file is None or at >= file.deleted_at + self.fence_lag
+        if file is None or (gone and not unchecked):
             raise RemoteNotFound(f"no such File object: {file_id}", status=404, code="notFound")
         if file.broken or at < file.ready_at:
             raise Refused(f"file {file_id} cannot be used yet", status=400, code="invalidPayload")
@@ -148,6 +152,8 @@ class SimulatedService:
         )
         if full:
             batch.end = "bounced"
+        if gone:
+            batch.end = "refused"
         if batch.list_lags:
             batch.listed_at = at + self._rng.uniform(0, self._most_lag)
         self.batches[batch.id] = batch

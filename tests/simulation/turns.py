@@ -43,6 +43,7 @@ _OF_MOVES: Mapping[Move, Turn] = {
     "quota_bounced": Turn("quota_bounced", (("batch_bounced", 1),)),
     "results_withheld": Turn("results_withheld", (("batch_output_gone", 1),)),
     "retry_requested": Turn("retry_requested", (("row_errored", 1),), retries=2),
+    "stopped_by_fence": Turn("stopped_by_fence", (("create_late_unchecked", 1),)),
     "unsettled": Turn("unsettled", (("create_drop", 1), ("delete_refused", 9))),
 }
 
