@@ -31,6 +31,10 @@ class JobFolder:
     def results(self) -> Path:
         return self.path / "results.jsonl"
 
+    @property
+    def sent(self) -> Path:
+        return self.path / "sent"
+
     def outgoing(self, shard: int, attempt: int) -> Path:
         return self.path / "outgoing" / f"{shard:05d}-{attempt}.jsonl"
 

@@ -37,7 +37,8 @@ STATES: Mapping[ShardState, str] = MappingProxyType(
         "active": "The batch's id is stored. Left when the batch has ended. Crash: polled again.",
         "harvesting": "The batch has ended; its files are fetched and joined. Crash: fetched again.",
         "done": "Every request of the shard has a result. Left only by retry.",
-        "needs_operator": "The truth cannot be found from here. Left only by `langbatch reconcile`.",
+        "needs_operator": "The truth cannot be found from here. Left by `langbatch reconcile`, or by a "
+        "process that was frozen with the batch's id in its hand.",
     }
 )
 
@@ -60,6 +61,7 @@ Move = Literal[
     "batch_ended",
     "batch_lost",
     "quota_bounced",
+    "stopped_by_fence",
     "harvested",
     "results_withheld",
     "unsettled",
@@ -110,12 +112,19 @@ MOVES: Mapping[Move, Rule] = MappingProxyType(
         ),
         "create_refused": _rule("creating", "done", "the service refuses this batch for good"),
         "create_fate_unknown": _rule("creating", "uncertain", "the reply was lost, or this process died"),
-        "batch_found": _rule("uncertain fencing", "active", "a listing showed the attempt's batch"),
+        "batch_found": _rule(
+            "uncertain fencing needs_operator",
+            "active",
+            "a listing showed the attempt's batch, or the journal named it",
+        ),
         "fence_begins": _rule("uncertain", "fencing", "the input file is about to be deleted"),
         "batch_ruled_out": _rule("fencing", "waiting", "fenced, and absent over the whole grace period"),
         "batch_ended": _rule("active", "harvesting", "the batch reached a terminal status"),
         "batch_lost": _rule("active", "needs_operator", "the service no longer knows the batch"),
         "quota_bounced": _rule("active", "waiting", "validation ended in token_limit_exceeded: nothing ran"),
+        "stopped_by_fence": _rule(
+            "active", "waiting", "it failed for want of its input file, which we had deleted: nothing ran"
+        ),
         "harvested": _rule("harvesting", "done", "files fetched and joined"),
         "results_withheld": _rule(
             "harvesting", "needs_operator", "the service reports rows but offers no file"

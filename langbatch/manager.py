@@ -818,9 +818,23 @@ class JobManager:
                     hint=f"Cancel it first (`langbatch cancel {job.id}`), or add --force, which does.",
                 )
             self.cancel(job.id)
+            self._require_stopped(job)
         self._delete_remote_files(job)
         self._store.purge(job.key)
+        journal.forget_job(self.home, job.id)
         shutil.rmtree(JobFolder.of(self.home, job.id).path, ignore_errors=True)
+
+    def _require_stopped(self, job: Job) -> None:
+        """`BatchStateError` while a batch runs, or may run, of which nobody would know once it is purged."""
+        for shard, attempt in self._store.shards(job.key):
+            cancelled = attempt is not None and attempt.cancel_sent_at is not None
+            in_doubt = shard.state in ("creating", "uncertain", "fencing")
+            if in_doubt or (shard.state == "active" and not cancelled):
+                raise BatchStateError(
+                    f"shard {shard.index} of job {job.id} cannot be cancelled yet: "
+                    f"{shard.attention or 'another process is working on it'}",
+                    hint=f"Nothing was purged. `langbatch resume {job.id} --wait` cancels it; then purge it.",
+                )
 
     def _delete_remote_files(self, job: Job) -> None:
         for shard, _ in self._store.shards(job.key):

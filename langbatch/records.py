@@ -393,10 +393,14 @@ class Attempt:
     file_id: str | None = None
     file_bytes: int | None = None
     uploaded_at: float | None = None
+    #: On the service's clock.
+    file_made_at: float | None = None
     file_ready_at: float | None = None
     create_intent_at: float | None = None
     fate_unknown_at: float | None = None
     fenced_at: float | None = None
+    #: Since when lists have lacked its batch behind the fence, on the service's clock.
+    absent_since: float | None = None
     batch_id: str | None = None
     batch_status: str | None = None
     batch_counts: BatchCounts = field(default_factory=BatchCounts)

@@ -192,11 +192,16 @@ class FilesAndBatches:
         reply = self._exchange.call("create_batch", "post", "/batches", form=form)
         batch = self._batch(reply)
         if batch.input_file_id not in (None, input_file_id):
-            raise FateUnknown("the reply to the create is about another input file", code="reply_mismatch")
+            raise FateUnknown(
+                f"the reply to the create is about a batch on another input file ({batch.id})",
+                code="reply_mismatch",
+            )
         return batch
 
     def get_batch(self, batch_id: str) -> RemoteBatch:
-        return self._batch(self._exchange.call("get_batch", "get", f"/batches/{_segment(batch_id)}"))
+        return self._this_batch(
+            batch_id, self._exchange.call("get_batch", "get", f"/batches/{_segment(batch_id)}")
+        )
 
     def list_batches(self, after: str | None = None) -> BatchPage:
         query = {"limit": BATCHES_PER_PAGE, **({"after": after} if after else {})}
@@ -205,7 +210,7 @@ class FilesAndBatches:
 
     def cancel_batch(self, batch_id: str) -> RemoteBatch:
         path = f"/batches/{_segment(batch_id)}/cancel"
-        return self._batch(self._exchange.call("cancel_batch", "post", path))
+        return self._this_batch(batch_id, self._exchange.call("cancel_batch", "post", path))
 
     def close(self) -> None:
         self._exchange.close()
@@ -214,6 +219,13 @@ class FilesAndBatches:
 
     def _batch(self, reply: Reply) -> RemoteBatch:
         return self._read(reply, lambda body: wire.remote_batch(wire.json_object(body)))
+
+    def _this_batch(self, batch_id: str, reply: Reply) -> RemoteBatch:
+        batch = self._batch(reply)
+        if batch.id != batch_id:
+            # Believed, its counts, files and end would be taken for the asked one's.
+            raise FateUnknown("the reply is about another batch", code="reply_mismatch")
+        return batch
 
     def _read(self, reply: Reply, parse: Callable[[bytes], _Parsed]) -> _Parsed:
         """A 2xx that cannot be read leaves open what the service did."""

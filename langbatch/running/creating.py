@@ -1,31 +1,19 @@
-"""From an uploaded file to exactly one batch: the create, and what follows when its fate is unknown."""
+"""From an uploaded file to a batch: the one call that costs money."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from langbatch.errors import (
-    AccessRefused,
-    BatchStorageError,
-    ProviderError,
-    Refused,
-    RemoteNotFound,
-    Throttled,
-    Unreachable,
-)
-from langbatch.lifecycle import Move
+from langbatch.errors import BatchStorageError, ProviderError
 from langbatch.providers.base import Provider
 from langbatch.records import RemoteBatch, ShardView
 from langbatch.running import decisions as d
-from langbatch.running import journal, placing
+from langbatch.running import fate, journal, placing, sent
 from langbatch.running.harvesting import settle
-from langbatch.running.reconcile import BatchSearch, search_batches
-from langbatch.running.step import CLEAR, Step, batch_facts
+from langbatch.running.step import Step
 from langbatch.store.commitments import OverBudget
 from langbatch.store.reservations import NoRoom
+from langbatch.store.transitions import LostClaim
 from langbatch.targets import mark
 
-TAG = "langbatch_tag"
 #: The marks of all the job's targets, in their order, and this batch's place among them.
 TARGETS = "langbatch_targets"
 PLACE = "langbatch_place"
@@ -38,7 +26,7 @@ def tags(store_id: str, name: str, view: ShardView | None = None) -> dict[str, s
     """A batch's metadata: at most 16 pairs of strings, values up to 512 characters (wire reference, 3).
 
     With the shard's `view` it tells a recovery which other places have to be looked at."""
-    pairs = {TAG: name, "langbatch_store": store_id}
+    pairs = {fate.TAG: name, "langbatch_store": store_id}
     if view is None:
         return pairs
     marks = " ".join(mark(target) for target in view.job.targets)
@@ -50,7 +38,7 @@ def tags(store_id: str, name: str, view: ShardView | None = None) -> dict[str, s
 
 
 def create(step: Step, provider: Provider) -> None:
-    """Commit the intent, create, commit the batch's id. The one call that costs money."""
+    """Commit the intent, create, commit the batch's id."""
     file_id = step.attempt.file_id
     assert file_id is not None
     if _try_elsewhere(step, provider):
@@ -64,25 +52,61 @@ def create(step: Step, provider: Provider) -> None:
         placing.wait_for_budget(step, over)
         return
     step = step.again()
+    if not _noted_as_sent(step):
+        return
     try:
         batch = provider.create_batch(file_id, tags(step.store.store_id, step.attempt.name, step.view))
     except ProviderError as error:
-        setback = d.after_create_error(error)
-        held_until = placing.learn(step, error)
-        if setback.move == "create_refused":
-            settle(step, "create_refused", "refused", setback.code or "refused", setback.attention)
-        elif setback.move == "create_fate_unknown":
-            doubt(step, setback)
-        else:
-            step.set_back(setback, due_at=held_until)
-            _try_elsewhere(step.again(), provider)
+        _not_created(step, provider, error)
         return
     try:
-        _adopt(step, "create_answered", batch)
-    except BatchStorageError:
-        shard, attempt = step.shard, step.attempt
-        journal.append(step.home, job=shard.job, shard=shard.index, attempt=attempt.number, batch_id=batch.id)
+        fate.adopt(step, "create_answered", batch)
+    except (BatchStorageError, LostClaim):
+        _write_down(step, batch)
         raise
+
+
+def _noted_as_sent(step: Step) -> bool:
+    """Note beside the database that this attempt is sent. False where it is not: it had been sent before, or
+    the note cannot be written."""
+    shard, attempt = step.shard, step.attempt
+    if sent.known(step.folder, shard.index, attempt.number):
+        text = "it was sent before, of which this database knows nothing: it is an older copy"
+        fate.doubt(step, d.Setback(text, code=d.SENT_BEFORE))
+        return False
+    try:
+        sent.note(step.folder, shard.index, attempt.number)
+    except OSError as error:
+        step.set_back(d.Setback(f"local files: {error}", "create_not_now", "disk", code="storage"))
+        return False
+    return True
+
+
+def _not_created(step: Step, provider: Provider, error: ProviderError) -> None:
+    setback = d.after_create_error(error)
+    held_until = placing.learn(step, error)
+    if setback.move == "create_fate_unknown":
+        fate.doubt(step, setback)
+        return
+    # Before the move: were it lost, the create's fate would merely be looked for.
+    sent.forget(step.folder, step.shard.index, step.attempt.number)
+    if setback.move == "create_refused":
+        settle(step, "create_refused", "refused", setback.code or "refused", setback.attention)
+    else:
+        step.set_back(setback, due_at=held_until)
+        _try_elsewhere(step.again(), provider)
+
+
+def _write_down(step: Step, batch: RemoteBatch) -> None:
+    """The database did not take the id, or another process has the shard, which may look for it in vain."""
+    try:
+        journal.append(step.home, attempt=step.attempt.name, batch_id=batch.id)
+    except OSError as error:
+        raise BatchStorageError(
+            f"batch {batch.id} was created, but its id could not be written down ({error.strerror})",
+            hint="Free some disk space, then run `langbatch resume`: it looks for the batch in the service's "
+            "list. Where that cannot be read it will ask you for this id.",
+        ) from error
 
 
 def _try_elsewhere(step: Step, provider: Provider) -> bool:
@@ -91,105 +115,3 @@ def _try_elsewhere(step: Step, provider: Provider) -> bool:
         return False
     placing.move_away(step, provider)
     return True
-
-
-def doubt(step: Step, setback: d.Setback | None = None) -> None:
-    """Say that a batch may exist. The first look follows at once: most lost replies left one."""
-    why = setback.attention if setback else "the process that was creating the batch died"
-    step.move(
-        "create_fate_unknown",
-        shard={**CLEAR, "waits_for": "fate", "attention": f"looking whether the batch was created ({why})"},
-        attempt={"fate_unknown_at": step.clock.now()},
-        note=setback.code if setback else "crash",
-    )
-
-
-def look(step: Step, provider: Provider) -> None:
-    """List batches for the attempt's input file: adopt what is there, or decide what absence means."""
-    attempt, now = step.attempt, step.clock.now()
-    found: tuple[RemoteBatch, ...] = ()
-    complete = False
-    try:
-        search = _search(step, provider)
-        found, complete = search.found, search.complete
-    except (AccessRefused, Throttled, Unreachable):
-        raise  # our trouble, or a moment's: it tells nothing about the service's list
-    except ProviderError:
-        # One failed look after a long pause (a laptop that slept) is not yet a list that cannot be read.
-        patient = step.shard.troubles < d.HARVEST_TRIES
-        if patient or d.judge_absence(step.view, False, now, step.policy) != "unsettled":
-            raise
-    if found:
-        _adopt_one_of(step, provider, found)
-        return
-    match d.judge_absence(step.view, complete, now, step.policy):
-        case "fence":
-            step.move("fence_begins", shard={"due_at": 0.0}, note=attempt.file_id)
-        case "ruled_out":
-            ended = step.ended("no_batch")
-            step.move("batch_ruled_out", shard=CLEAR, attempt=ended, note=attempt.file_id)
-        case "unfenced":
-            reason = "no batch is listed, but on this endpoint (see `langbatch doctor`) that proves nothing"
-            step.ask_operator("unsettled", reason)
-        case "unsettled":
-            step.ask_operator("unsettled", "the list of batches cannot be read to its end")
-        case "look_again":
-            grace = step.policy.grace_seconds
-            due = now + min(step.policy.poll_seconds, max(step.policy.settle_seconds, grace / 20))
-            step.record(shard={"due_at": due, "troubles": 0, "blocker": None, "waits_for": "fate"})
-
-
-def _search(step: Step, provider: Provider) -> BatchSearch:
-    """Batches on the attempt's file, or with its tag where the service hides the file."""
-    attempt, now = step.attempt, step.clock.now()
-
-    def ours(batch: RemoteBatch) -> bool:
-        if batch.input_file_id is not None:
-            return batch.input_file_id == attempt.file_id
-        return batch.metadata is not None and batch.metadata.get(TAG) == attempt.name
-
-    return search_batches(provider.list_batches, ours, attempt.create_intent_at or now, now)
-
-
-def _adopt_one_of(step: Step, provider: Provider, found: Sequence[RemoteBatch]) -> None:
-    chosen, others = d.choose_batch(found)
-    _adopt(step, "batch_found", chosen)
-    for other in others:
-        _cancel_extra(step, provider, other)
-
-
-def fence(step: Step, provider: Provider) -> None:
-    """Delete the input file, so that a create still under way must fail when it arrives."""
-    file_id = step.attempt.file_id
-    assert file_id is not None
-    try:
-        provider.delete_file(file_id)
-    except RemoteNotFound:
-        pass  # gone already
-    except Refused as error:
-        # Perhaps because a batch uses it: one more look before a person is asked.
-        if found := _search(step, provider).found:
-            _adopt_one_of(step, provider, found)
-        else:
-            step.ask_operator("unsettled", f"the input file cannot be deleted: {error.message}")
-        return
-    now = step.clock.now()
-    shard = {"due_at": now, "troubles": 0}
-    step.record(shard=shard, attempt={"fenced_at": now}, event="fenced", note=file_id)
-
-
-def _adopt(step: Step, move: Move, batch: RemoteBatch) -> None:
-    due = step.clock.now() + d.poll_wait_seconds(0.0, step.policy.poll_seconds, step.roll())
-    step.move(move, shard={**CLEAR, "due_at": due}, attempt=batch_facts(batch), note=batch.id)
-
-
-def _cancel_extra(step: Step, provider: Provider, batch: RemoteBatch) -> None:
-    """Another batch on the same file: stop it, and say what it had done by then."""
-    try:
-        provider.cancel_batch(batch.id)
-        fate = "cancelled"
-    except ProviderError as error:
-        fate = f"could not be cancelled: {error.code}"
-    counts = batch.counts
-    done = "unknown" if counts is None else f"{counts.completed} of {counts.total}"
-    step.record(event="extra_batch", note=f"{batch.id} {fate}; rows done: {done}")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -23,6 +24,7 @@ from langbatch.errors import (
 from langbatch.lifecycle import Move
 from langbatch.records import (
     TERMINAL_BATCH_STATUSES,
+    Attempt,
     Blocker,
     Outcome,
     RemoteBatch,
@@ -48,6 +50,15 @@ CRASHES = 5
 STRANGE_STATUS_SECONDS = 48 * 3600.0
 #: How often an ended batch is looked at again before missing files or rows are believed.
 HARVEST_TRIES = 3
+#: A service's `Date` has whole seconds.
+DATE_SECONDS = 1.0
+
+#: Codes of a create that surely made a batch, though its id cannot be believed or is not known here: the
+#: reply named a batch on another file, or the same attempt was sent before, of which the store has lost all
+#: memory. That no list shows the batch then says that it cannot be recognised, never that it is absent.
+REPLY_MISMATCH = "reply_mismatch"
+SENT_BEFORE = "sent_before"
+SURELY_MADE = frozenset({REPLY_MISMATCH, SENT_BEFORE})
 
 KNOWN_BATCH_STATUSES = TERMINAL_BATCH_STATUSES | {"validating", "in_progress", "finalizing", "cancelling"}
 
@@ -254,7 +265,14 @@ def _plain(error: ProviderError, doing: str) -> Setback:
     return Setback(f"trouble while {doing}: {error.message}", code=error.code)
 
 
-def _is_wrong_path(error: ProviderError) -> bool:
+#: A missing file may be told with 400 as well as with 404 (wire reference, 6: unverified). Somebody else may
+#: have deleted it, or it has expired: a new upload costs nothing.
+_LOST_FILE = re.compile(
+    r"(?i)\bfile\b.*\b(not found|not exist|no longer exists?|been deleted|has expired)|no such file"
+)
+
+
+def is_wrong_path(error: ProviderError) -> bool:
     """A 404 for the path itself: Azure's body says code "404", "Resource not found" (wire reference, 6)."""
     return isinstance(error, RemoteNotFound) and error.code in ("404", "not_found")
 
@@ -284,17 +302,22 @@ def after_create_error(error: ProviderError) -> Setback:
     if isinstance(error, AccessRefused | Throttled | Unreachable):
         return replace(plain, move="create_not_now")
     if isinstance(error, RemoteNotFound):
-        if _is_wrong_path(error) and "file" not in error.message.lower():
+        if is_wrong_path(error) and "file" not in error.message.lower():
             text = f"this endpoint or api-version has no /batches: {error.message}"
             return Setback(text, "create_not_now", "setup", code=error.code)
         if "deployment" in f"{error.code} {error.message}".lower():
             return Setback(f"the batch was refused: {error.message}", "create_refused", code=error.code)
-        return Setback(
-            f"the service no longer has the file: {error.message}", "file_unusable", code=error.code
-        )
+        return _file_gone(error)
     if isinstance(error, Refused):
+        if _LOST_FILE.search(error.message):
+            return _file_gone(error)
         return Setback(f"the batch was refused: {error.message}", "create_refused", code=error.code)
     return replace(plain, move="create_fate_unknown")
+
+
+def _file_gone(error: ProviderError) -> Setback:
+    text = f"the service no longer has the file: {error.message}"
+    return Setback(text, "file_unusable", code=error.code)
 
 
 def after_read_error(error: ProviderError, doing: str) -> Setback:
@@ -351,6 +374,13 @@ def is_quota_bounce(batch: RemoteBatch) -> bool:
     )
 
 
+def ran_nothing(batch: RemoteBatch) -> bool:
+    """Whether a batch failed before any row was run."""
+    counts = batch.counts
+    ran = batch.output_file_id or (counts is not None and counts.completed + counts.failed)
+    return batch.status == "failed" and not ran
+
+
 def choose_batch(found: Sequence[RemoteBatch]) -> tuple[RemoteBatch, tuple[RemoteBatch, ...]]:
     """Which of several batches on one input file is ours: the oldest live one, else the oldest that
     completed, else the oldest. The second value are the others, to be cancelled."""
@@ -364,14 +394,17 @@ def choose_batch(found: Sequence[RemoteBatch]) -> tuple[RemoteBatch, tuple[Remot
     return ordered[0], tuple(ordered[1:])
 
 
-LookVerdict = Literal["look_again", "fence", "ruled_out", "unfenced", "unsettled"]
+LookVerdict = Literal["look_again", "fence", "ruled_out", "unfenced", "unrecognised", "unsettled"]
 
 
-def judge_absence(view: ShardView, complete: bool, started_at: float, policy: Policy) -> LookVerdict:
-    """No batch on our file was listed by a look that began at `started_at`: what follows.
+def judge_absence(
+    view: ShardView, complete: bool, started_at: float, policy: Policy, server_time: float | None = None
+) -> LookVerdict:
+    """No batch on our file was listed by a look that began at `started_at`: what follows. `server_time`:
+    the service's clock at that look, where it says it.
 
     Only a complete listing counts; a partial one is "unknown", never "absent". `unfenced`: absent over
-    the whole grace period, on an endpoint where that proves nothing.
+    the whole grace period, on an endpoint where that proves nothing. `unrecognised`: there is one for sure.
     """
     attempt = view.attempt
     assert attempt is not None
@@ -380,11 +413,23 @@ def judge_absence(view: ShardView, complete: bool, started_at: float, policy: Po
         patience = max(2 * policy.grace_seconds, 10 * policy.settle_seconds)
         return "unsettled" if started_at - since > patience else "look_again"
     if attempt.fenced_at is not None:
-        if started_at < attempt.fenced_at + policy.grace_seconds:
+        if _waited(attempt, attempt.fenced_at, started_at, server_time) < policy.grace_seconds:
             return "look_again"
         # Where a create succeeds without its file, a late one may still come: no new attempt by ourselves.
         return "unfenced" if policy.fence_holds is False else "ruled_out"
+    if attempt.fault_code in SURELY_MADE:
+        return "unrecognised" if started_at >= since + policy.grace_seconds else "look_again"
     return "fence" if started_at >= since + policy.settle_seconds else "look_again"
+
+
+def _waited(attempt: Attempt, fenced_at: float, now: float, server_time: float | None) -> float:
+    """Seconds behind the fence by both clocks: ours may have been set meanwhile, which must not cut the
+    grace period short, nor draw it out when it went back."""
+    here = now - fenced_at
+    if server_time is None or attempt.absent_since is None:
+        return here
+    there = server_time - attempt.absent_since + DATE_SECONDS
+    return there if here < 0 else min(here, there)
 
 
 HarvestDoubt = Literal["no_output_file", "no_error_file", "rows_short"]

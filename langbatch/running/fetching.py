@@ -108,7 +108,7 @@ class Harvester:
                 reuse,
             )
             for item in self.store.attempts(shard.job, shard.index)
-            if item.batch_id is not None and item.ended_as != "quota_bounced"
+            if item.batch_id is not None and item.ended_as not in ("quota_bounced", "no_batch")
         ]
         if silence is not None:
             attempts.append(AttemptPieces(shard.attempt, (), Verdict(shard.attempt, *silence), reuse))

@@ -6,6 +6,7 @@ A walk says what it found and whether it saw everything that could matter. Not s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,39 @@ MARGIN_SECONDS = 900.0
 
 @dataclass(frozen=True, slots=True)
 class BatchSearch:
+    """What a walk saw. `server_time`: the service's clock at its first page, where that says it."""
+
     found: tuple[RemoteBatch, ...]
     complete: bool
+    server_time: float | None = None
+
+
+@dataclass(slots=True)
+class _Order:
+    """In which order a list's batches come, as far as it was seen. Neighbours may be swapped by up to
+    `MARGIN_SECONDS`: a service is many machines, whose clocks do not agree to the second."""
+
+    _may_fall: bool = True
+    _may_rise: bool = True
+    _least: float = math.inf
+    _most: float = -math.inf
+
+    def see(self, batches: Sequence[RemoteBatch]) -> None:
+        for batch in batches:
+            if batch.created_at is not None:
+                self._may_fall &= batch.created_at <= self._least + MARGIN_SECONDS
+                self._may_rise &= batch.created_at >= self._most - MARGIN_SECONDS
+                self._least = min(self._least, batch.created_at)
+                self._most = max(self._most, batch.created_at)
+
+    @property
+    def is_newest_first(self) -> bool:
+        return self._may_fall and not self._may_rise
+
+    @property
+    def is_mixed(self) -> bool:
+        """The pages were not taken from one list: what lies between them may be missing."""
+        return not self._may_fall and not self._may_rise
 
 
 def search_batches(
@@ -29,36 +61,50 @@ def search_batches(
     wanted: Callable[[RemoteBatch], bool],
     since: float,
     now: float,
+    *,
+    since_there: float | None = None,
 ) -> BatchSearch:
-    """Every batch that is `wanted`, among all made after `since` (our clock).
+    """Every batch that is `wanted`, among all made after `since` (our clock) or `since_there` (the
+    service's), whichever is earlier: our clock may have been set in between.
 
-    Lists come newest first (seen), so a page made wholly before `since` ends the walk; the difference
-    between our clock and the service's `Date` is taken off. Errors pass through: the caller's "unknown".
+    Lists come newest first (seen), so a page made wholly before that ends the walk, but only where the list
+    shows that order; the difference between our clock and the service's `Date` is taken off. Errors pass
+    through: the caller's "unknown".
     """
     found: dict[str, RemoteBatch] = {}
     seen: set[str] = set()
+    order = _Order()
     after: str | None = None
-    skew: float | None = None
+    server_time: float | None = None
+
+    def done(complete: bool) -> BatchSearch:
+        return BatchSearch(tuple(found.values()), complete and not order.is_mixed, server_time)
+
     for _ in range(MOST_PAGES):
         page = list_batches(after)
-        if skew is None and page.server_time is not None:
-            skew = page.server_time - now
+        if server_time is None:
+            server_time = page.server_time
         fresh = [batch for batch in page.batches if batch.id not in seen]
         seen.update(batch.id for batch in fresh)
         found.update((batch.id, batch) for batch in fresh if wanted(batch))
+        if page.has_more is False and after is None:
+            return BatchSearch(tuple(found.values()), True, server_time)  # whole, in whatever order
+        order.see(fresh)
         if not page.batches:
             # An empty page ends a list that says so; a first page without has_more ends it too, since a
             # service that has batches would have shown them.
-            return BatchSearch(tuple(found.values()), page.has_more is not True)
+            return done(page.has_more is not True)
         if page.has_more is False:
-            return BatchSearch(tuple(found.values()), True)
+            return done(True)
         if not fresh:
-            return BatchSearch(tuple(found.values()), False)
-        border = since + (skew or 0.0) - MARGIN_SECONDS
-        if all(batch.created_at is not None and batch.created_at < border for batch in page.batches):
-            return BatchSearch(tuple(found.values()), True)
+            return done(False)
+        border = since + (0.0 if server_time is None else server_time - now)
+        border = min(border, math.inf if since_there is None else since_there) - MARGIN_SECONDS
+        old = all(batch.created_at is not None and batch.created_at < border for batch in page.batches)
+        if old and order.is_newest_first:
+            return done(True)
         after = page.batches[-1].id
-    return BatchSearch(tuple(found.values()), False)
+    return done(False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +171,23 @@ def search_file(
         if not fresh or page.has_more is not True:
             return None
         seen.update(file.id for file in fresh)
+        after = page.files[-1].id
+    return None
+
+
+def file_is_listed(list_files: Callable[[str | None], FilePage], file_id: str) -> bool | None:
+    """Whether the service lists a file; None where its list cannot be read to its end."""
+    seen: set[str] = set()
+    after: str | None = None
+    for _ in range(MOST_PAGES):
+        page = list_files(after)
+        fresh = [file.id for file in page.files if file.id not in seen]
+        if file_id in fresh:
+            return True
+        seen.update(fresh)
+        if page.has_more is False or (not fresh and page.has_more is None):
+            return False
+        if not fresh:
+            return None
         after = page.files[-1].id
     return None

@@ -15,14 +15,22 @@ from typing import TYPE_CHECKING
 
 from langbatch import detaching
 from langbatch.clock import Clock, SystemClock
-from langbatch.errors import BatchStorageError, LangBatchError, ProviderError, SetupError
+from langbatch.errors import (
+    BatchStorageError,
+    LangBatchError,
+    ProviderError,
+    Refused,
+    RemoteNotFound,
+    SetupError,
+)
 from langbatch.providers.base import Provider
-from langbatch.records import Job, OnProgress, RemoteBatch, Target
-from langbatch.running import creating, harvesting, placing, uploading, watching
+from langbatch.records import Attempt, Job, OnProgress, RemoteBatch, Target
+from langbatch.running import creating, fate, harvesting, journal, placing, uploading, watching
 from langbatch.running import decisions as d
 from langbatch.running.leases import kept
 from langbatch.running.observing import Habits, Look, Observer, Spot, endpoint_of
 from langbatch.running.step import Step
+from langbatch.store.extra_batches import note_extra_batch
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Claim, LostClaim
 
@@ -62,6 +70,7 @@ class Runner:
         """Move everything that may move now; seconds until the next look, None when all has ended.
 
         `look`: a first look that was made for these jobs and others together."""
+        journal.replay(self.store, self.home, self._stop)
         keys = [of_jobs] if isinstance(of_jobs, int) else of_jobs
         found = self.look(keys, eager=eager) if look is None else look
         soonest: float | None = None
@@ -145,6 +154,23 @@ class Runner:
             if self.on_step is not None:
                 self.on_step()
 
+    def _stop(self, attempt: Attempt, batch_id: str) -> bool:
+        """A batch that was made while its process was frozen, and given up by the others: it would be paid
+        beside the one that counts. False where the service cannot be told now."""
+        batch, end = RemoteBatch(batch_id, "unknown"), "the service does not know it"
+        try:
+            provider = self.open_provider(self.store.job(attempt.job), attempt.target)
+            try:
+                batch, end = provider.cancel_batch(batch_id), "cancelled"
+            except Refused:
+                batch, end = provider.get_batch(batch_id), "ended by itself"
+        except RemoteNotFound:
+            pass
+        except (ProviderError, SetupError):
+            return False
+        note_extra_batch(self.store, attempt.job, attempt.shard, attempt.number, batch, end)
+        return True
+
     def _begin(self, claim: Claim) -> Step:
         view = self.store.view(claim.job, claim.index)
         policy = self.policy_for(view.target)
@@ -173,7 +199,12 @@ class Runner:
         except (BatchStorageError, OSError) as error:
             # A file could not be written. Where the database is the trouble, this write raises it again.
             text = error.message if isinstance(error, BatchStorageError) else str(error)
-            step.again().set_back(d.Setback(f"local files: {text}", blocker="disk", code="storage"))
+            try:
+                step.again().set_back(d.Setback(f"local files: {text}", blocker="disk", code="storage"))
+            except BatchStorageError:
+                if isinstance(error, BatchStorageError):
+                    raise error from None  # it says more
+                raise
         return None
 
 
@@ -181,7 +212,7 @@ def _act_alone(step: Step, action: d.Action) -> bool:
     """Actions that need no service, so that missing credentials do not stand in their way."""
     match action:
         case d.DoubtCreate():
-            creating.doubt(step)
+            fate.doubt(step)
         case d.SettleCancelled():
             harvesting.settle(
                 step, "cancelled_unsent", "cancelled", "cancelled", "cancelled before it was sent"
@@ -202,9 +233,9 @@ def _act(step: Step, action: d.Action, provider: Provider) -> None:
         case d.Create():
             creating.create(step, provider)
         case d.LookForBatch():
-            creating.look(step, provider)
+            fate.look(step, provider)
         case d.Fence():
-            creating.fence(step, provider)
+            fate.fence(step, provider)
         case d.Poll():
             watching.poll(step, provider)
         case d.CancelBatch():

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from langbatch.clock import Clock
-from langbatch.errors import BatchStateError, Refused, RemoteNotFound
+from langbatch.errors import BatchStateError, ProviderError, Refused, RemoteNotFound
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers.base import Provider
-from langbatch.records import Attempt, Job, RemoteBatch
-from langbatch.running.decisions import ATTEMPTS_IN_VAIN
+from langbatch.records import TERMINAL_BATCH_STATUSES, Attempt, Job, RemoteBatch
+from langbatch.running.decisions import ATTEMPTS_IN_VAIN, SENT_BEFORE
+from langbatch.running.fate import TAG, is_of
 from langbatch.running.step import CLEAR, batch_facts
 from langbatch.shards.budgeting import bounds_of_pending, pricing_for
+from langbatch.shards.names import read_name
 from langbatch.shards.snapshot import Snapshot
 from langbatch.store import ledger
 from langbatch.store.commitments import NOTHING
@@ -73,11 +75,7 @@ def adopt(
             hint=f"`langbatch reconcile {job.id} --resubmit` lets it begin.",
         )
     place, batch = _find_batch(open_at, job, attempt, batch_id)
-    if batch.input_file_id and attempt.file_id and batch.input_file_id != attempt.file_id:
-        raise BatchStateError(
-            f"batch {batch_id} reads {batch.input_file_id}, but this shard sent {attempt.file_id}",
-            hint="Adopting it would give requests the results of others. Look for the right batch.",
-        )
+    _refuse_others_batch(store, job, attempt, batch)
     facts = {**batch_facts(batch), "target": place, "ended_at": None, "ended_as": None}
     with _claimed(store, job, index) as claim:
         store.move(claim, "needs_operator", "operator_adopts", shard=CLEAR, attempt=facts, note=batch_id)
@@ -97,6 +95,10 @@ def resubmit(
             open_at(attempt.target).delete_file(attempt.file_id)
         except (RemoteNotFound, Refused):
             pass  # gone, or not to be deleted by us: the operator's word must do
+    if attempt is not None and attempt.batch_id and attempt.batch_status not in TERMINAL_BATCH_STATUSES:
+        with suppress(ProviderError):
+            # Nobody will read what it still runs.
+            open_at(attempt.target).cancel_batch(attempt.batch_id)
     if attempt is not None and attempt.account is not None:
         ledger.forget(store, [account_label(target, None) for target in job.targets] + [attempt.account])
     ended: dict[str, Any] = {"ended_at": clock.now(), "ended_as": "resubmitted"}
@@ -112,6 +114,32 @@ def resubmit(
             attempt={} if over else ended,
             note=attempt.name if attempt else None,
         )
+
+
+def _refuse_others_batch(store: JobStore, job: Job, attempt: Attempt, batch: RemoteBatch) -> None:
+    """`BatchStateError` where a batch is seen to belong to another shard, job or store."""
+    owner = store.attempt_with_batch(batch.id)
+    reason = None
+    if owner is not None and owner.name != attempt.name:
+        reason = f"batch {batch.id} belongs to another attempt, {owner.name}"
+    elif not is_of(batch, attempt):
+        tag = (batch.metadata or {}).get(TAG)
+        if tag is not None:
+            parts = read_name(tag)
+            if parts is None or (parts.job_id, parts.shard) != (job.id, attempt.shard):
+                reason = f"batch {batch.id} bears another shard's tag, {tag}"
+        elif batch.input_file_id and attempt.file_id and not _may_read_another_file(attempt, batch):
+            reason = f"batch {batch.id} reads {batch.input_file_id}, but this shard sent {attempt.file_id}"
+    if reason is not None:
+        raise BatchStateError(
+            reason, hint="Adopting it would give requests the results of others. Look for the right batch."
+        )
+
+
+def _may_read_another_file(attempt: Attempt, batch: RemoteBatch) -> bool:
+    """Whether a person may know better: the service itself named this batch, or an upload from before is not
+    known here any more."""
+    return attempt.fault_code == SENT_BEFORE or batch.id in (attempt.fault_message or "")
 
 
 def _find_batch(

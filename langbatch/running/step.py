@@ -14,7 +14,7 @@ from langbatch.providers.base import Provider
 from langbatch.records import Attempt, AttemptEnd, OnProgress, RemoteBatch, Shard, ShardView
 from langbatch.running import decisions as d
 from langbatch.store.store import JobStore
-from langbatch.store.transitions import Claim
+from langbatch.store.transitions import Claim, LostClaim
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -61,8 +61,12 @@ class Step:
         return JobFolder.of(self.home, self.view.job.id)
 
     def again(self) -> Step:
-        """The same step after a move of its own, reading the shard anew."""
-        return replace(self, view=self.store.view(self.claim.job, self.claim.index))
+        """The same step after a move of its own, reading the shard anew. `LostClaim` where another process
+        has taken it over meanwhile: nothing may be sent any more."""
+        view = self.store.view(self.claim.job, self.claim.index)
+        if view.shard.fence != self.claim.fence:
+            raise LostClaim("another process took this shard over")
+        return replace(self, view=view)
 
     def move(
         self,

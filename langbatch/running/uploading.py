@@ -67,7 +67,12 @@ def _uploaded(step: Step, provider: Provider, remote: RemoteFile) -> None:
     now = step.clock.now()
     ready = d.judge_file(remote, step.attempt.file_bytes, 0.0, step.policy) == "ready"
     ready = ready and (remote.status is not None or not provider.waits_for_file)
-    facts = {"file_id": remote.id, "uploaded_at": now, "file_ready_at": now if ready else None}
+    facts = {
+        "file_id": remote.id,
+        "uploaded_at": now,
+        "file_made_at": remote.created_at,
+        "file_ready_at": now if ready else None,
+    }
     step.move("upload_answered", shard=CLEAR, attempt=facts, note=remote.id)
 
 

@@ -31,6 +31,10 @@ def observe(step: Step, batch: RemoteBatch) -> None:
     attempt, now = step.attempt, step.clock.now()
     age = now - (attempt.create_intent_at or now)
     match d.judge_batch(batch, age):
+        case "ended" if attempt.fenced_at is not None and d.ran_nothing(batch):
+            # It was listed too late: its input file was deleted while the service had not read it yet.
+            ended = {**batch_facts(batch), "polled_at": now, **step.ended("no_batch")}
+            step.move("stopped_by_fence", shard=CLEAR, attempt=ended, note=batch.id)
         case "ended":
             facts = {**batch_facts(batch), "polled_at": now}
             step.move("batch_ended", shard=CLEAR, attempt=facts, note=batch.status)

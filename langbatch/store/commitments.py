@@ -33,6 +33,7 @@ RELEASING: Final[frozenset[Move]] = frozenset(
         "create_refused",
         "batch_ruled_out",
         "quota_bounced",
+        "stopped_by_fence",
         "cancelled_unsent",
     }
 )

@@ -295,6 +295,19 @@ class JobStore:
         with self._reading() as connection:
             return [rows.attempt(row) for row in connection.execute(query)]
 
+    def attempt_named(self, name: str) -> Attempt | None:
+        """The attempt whose upload bears this name."""
+        return self._attempt(attempts.c.name == name)
+
+    def attempt_with_batch(self, batch_id: str) -> Attempt | None:
+        """The attempt that has this batch."""
+        return self._attempt(attempts.c.batch_id == batch_id)
+
+    def _attempt(self, condition: sa.ColumnElement[bool]) -> Attempt | None:
+        with self._reading() as connection:
+            row = connection.execute(sa.select(attempts).where(condition).limit(1)).one_or_none()
+        return rows.attempt(row) if row else None
+
     def view(self, job: int, index: int) -> ShardView:
         """A shard with all that a decision about it may depend on, read in one transaction."""
         with self._reading() as connection:

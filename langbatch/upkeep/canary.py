@@ -21,7 +21,8 @@ from langbatch.errors import FateUnknown, ProviderError, QuotaFull, Refused, Rem
 from langbatch.providers.base import Provider
 from langbatch.records import ENDPOINT_PATHS, EndpointKind, RemoteBatch, RemoteFile, Target
 from langbatch.running import decisions as d
-from langbatch.running.creating import TAG, tags
+from langbatch.running.creating import tags
+from langbatch.running.fate import TAG
 from langbatch.running.reconcile import search_batches
 from langbatch.upkeep.endpoint import EndpointFacts
 

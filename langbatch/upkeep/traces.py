@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from langbatch.records import RemoteBatch, RemoteFile
-from langbatch.running.creating import BUDGET, PLACE, TAG, TARGETS
+from langbatch.running.creating import BUDGET, PLACE, TARGETS
 from langbatch.running.decisions import choose_batch
+from langbatch.running.fate import TAG
 from langbatch.shards.names import AttemptName, Extent, read_name
 
 

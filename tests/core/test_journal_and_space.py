@@ -53,15 +53,33 @@ def test_bad_36_an_id_the_database_could_not_take_is_read_from_the_journal_at_th
         assert here.counts()["batches"] == 1
 
 
-def test_a_journal_that_cannot_be_read_or_is_about_purged_jobs_stops_nobody(tmp_path: Path) -> None:
+def test_an_entry_that_cannot_be_read_stops_nobody_and_one_of_a_job_not_here_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    """Its database may be lost, and come back: the entry is all that is known of that batch."""
+    gone = "job_" + "0" * 26
     with world(tmp_path) as here:
         with here.manager() as manager:
-            manager.jobs()
-        journal.append(here.home, job=99, shard=0, attempt=1, batch_id="batch_x")
-        (here.home / journal.NAME / "cut-off.json").write_bytes(b'{"job": 1, "sha')
+            job = manager.submit(requests_file(tmp_path / "in.jsonl", IDS), **here.azure).id
+            manager.wait(job)
+        journal.append(here.home, attempt=f"lb-01234567-{gone}-f0n3t1-00000-1-89abcdef.jsonl", batch_id="b")
+        (here.home / journal.NAME / "cut-off.json").write_bytes(b'{"attempt": "lb-')
         assert len(entries(here.home)) == 2
         with here.manager() as manager:
-            assert manager.jobs() == []
+            assert manager.jobs()[0].shards[0].batch_id != "b"
+            manager.purge(job)
+        assert len(entries(here.home)) == 1
+        journal.forget_job(here.home, gone)
+        assert entries(here.home) == []
+
+
+def test_purge_drops_what_the_journal_says_of_the_job(tmp_path: Path) -> None:
+    with world(tmp_path) as here, here.manager() as manager:
+        job = manager.submit(requests_file(tmp_path / "in.jsonl", IDS), **here.azure).id
+        manager.wait(job)
+        (attempt,) = manager._store.attempts(1, 0)
+        journal.append(here.home, attempt=attempt.name, batch_id="b")
+        manager.purge(job)
         assert entries(here.home) == []
 
 
