@@ -168,6 +168,8 @@ class RemoteBatch:
     endpoint: str | None = None
 
 
+#: Stands for the id of a batch of which only downloaded files are left here, after a recovery.
+UNKNOWN_BATCH = "unknown"
 TERMINAL_BATCH_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
 
 

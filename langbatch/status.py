@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from langbatch.lifecycle import SETTLED_JOB_STATES, BatchWord, ShardSummary, batch_word
-from langbatch.records import OUTCOMES, Account, Attempt, Job, JobState, Shard
+from langbatch.records import OUTCOMES, UNKNOWN_BATCH, Account, Attempt, Job, JobState, Shard
 
 if TYPE_CHECKING:
     from langbatch.money.costs import Commitment
@@ -267,10 +267,16 @@ def _attention(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> str 
     stuck = [(s, a) for s, a in shards if s.state == "needs_operator"]
     if not stuck:
         return job.attention
-    shard, _ = stuck[0]
+    shard, attempt = stuck[0]
     which = f" --shard {shard.index}" if len(shards) > 1 else ""
-    return (
-        f"shard {shard.index} needs you: {shard.attention}. If you find its batch at the provider: "
-        f"`langbatch reconcile {job.id}{which} --adopt BATCH_ID`; if there is certainly none: "
-        f"`langbatch reconcile {job.id}{which} --resubmit`"
-    )
+    adopt = f"`langbatch reconcile {job.id}{which} --adopt "
+    resubmit = f"`langbatch reconcile {job.id}{which} --resubmit`"
+    again = "ends it, since the job is cancelled" if job.cancel_requested else "sends it again"
+    if attempt is not None and attempt.batch_id not in (None, UNKNOWN_BATCH):
+        ways = f"{adopt}{attempt.batch_id}` goes on with its batch; {resubmit} gives that up and {again}"
+        ways += "" if job.cancel_requested else ", to be paid again"
+    else:
+        ways = f"If you find its batch at the provider: {adopt}BATCH_ID`; "
+        ways += f"if there is certainly none: {resubmit} {again}"
+    more = f" (and {len(stuck) - 1} more like it)" if len(stuck) > 1 else ""
+    return f"shard {shard.index} needs you: {(shard.attention or '').rstrip('.')}. {ways}{more}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from langbatch import JobManager, JobStatus, Progress
 
 Seen = Callable[["JobStatus"], None]
+#: Each answer of a service has an id of its own, also where it is the same trouble as before.
+_REQUEST = re.compile(r" \(request [^)]*\)")
 
 
 class Observer:
@@ -31,7 +34,7 @@ class Observer:
     def __call__(self, status: JobStatus) -> None:
         text = progress_text(status)
         # Another look that found nothing new is no change.
-        told: JobStatus | str = replace(status, next_look_at=None) if self._events else text
+        told: JobStatus | str = replace(status, next_look_at=None) if self._events else _REQUEST.sub("", text)
         if self._last.get(status.id) == told:
             return
         self._last[status.id] = told

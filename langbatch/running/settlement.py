@@ -35,7 +35,9 @@ def retry(store: JobStore, home: Path, job: Job, *, force: bool = False) -> None
     if job.state not in SETTLED_JOB_STATES:
         raise BatchStateError(
             f"job {job.id} is {job.state}: only a finished job can be retried",
-            hint=f"Wait for it (`langbatch watch {job.id}`), or cancel it first.",
+            hint=f"`langbatch status {job.id}` names the commands that settle it."
+            if job.state == "needs_operator"
+            else f"Wait for it (`langbatch watch {job.id}`), or cancel it first.",
         )
     short = [
         shard
@@ -74,7 +76,13 @@ def adopt(
             f"shard {index} of job {job.id} has sent nothing, so no batch can be its own",
             hint=f"`langbatch reconcile {job.id} --resubmit` lets it begin.",
         )
-    place, batch = _find_batch(open_at, job, attempt, batch_id)
+    try:
+        place, batch = _find_batch(open_at, job, attempt, batch_id)
+    except RemoteNotFound as error:
+        raise BatchStateError(
+            f"the service knows no batch {batch_id}: {error.message}",
+            hint="Nothing was changed. Its portal, or `GET /batches`, lists the batches that there are.",
+        ) from error
     _refuse_others_batch(store, job, attempt, batch)
     facts = {**batch_facts(batch), "target": place, "ended_at": None, "ended_as": None}
     with _claimed(store, job, index) as claim:

@@ -21,7 +21,10 @@ def note_extra_batch(
     The job's status says it from then on. Needs no claim: it is true whoever holds the shard."""
     counts = batch.counts
     done = "unknown" if counts is None else f"{counts.completed + counts.failed} of {counts.total}"
-    said = f"a second batch was made for shard {shard} ({batch.id}, {end}); {done} requests of it are paid"
+    ran = "how many of its requests ran is not known" if counts is None else "none of its requests had run"
+    if counts is not None and counts.completed + counts.failed:
+        ran = f"{done} of its requests had run, and are paid"
+    said = f"a second batch was made for shard {shard} ({batch.id}: {end}; {ran})"
     with store._writing() as tx:
         known = sa.select(events.c.n).where(
             events.c.job == job, events.c.move == EVENT, events.c.note.startswith(f"{batch.id} ")

@@ -19,6 +19,7 @@ from langbatch.providers.base import Provider
 from langbatch.publish import private_folder, publishing
 from langbatch.records import (
     TERMINAL_BATCH_STATUSES,
+    UNKNOWN_BATCH,
     Attempt,
     AttemptEnd,
     BatchCounts,
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
 #: A file this young without a batch may just have been named in a create; behind an older one without a batch
 #: there may have been one that the service has forgotten. It is also how long lists certainly go back.
 YOUNG_SECONDS = 86_400.0
-#: Attempts of which only downloaded files are left here: their batch's id is not known any more.
-UNKNOWN_BATCH = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

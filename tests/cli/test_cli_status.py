@@ -181,3 +181,14 @@ def test_purge_forgets_a_job_and_spares_a_running_one(
     assert forced.document == {"id": job, "purged": True}
     assert langbatch.here("status", "--json").document == {"jobs": []}
     assert list((langbatch.home / "jobs").iterdir()) == []
+
+
+def test_the_same_trouble_again_is_no_news_though_each_answer_has_an_id_of_its_own(
+    tmp_path: Path, requests_file: Path
+) -> None:
+    with running_server(config=EmulatorConfig.instant(faults=("poll-500*6",))) as server:
+        langbatch = CommandLine(tmp_path, pointing_at(server))
+        ran = langbatch.here("submit", requests_file, "--wait")
+        assert ran.code == 0
+        assert server.emulator.faults_fired() == {"poll-500": 6}
+        assert sum("trouble while polling" in line for line in ran.err.splitlines()) == 1
