@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -38,9 +40,24 @@ def make_empty(path: Path, version: str) -> None:
     engine.dispose()
 
 
+@cache
+def first_columns() -> Mapping[str, str]:
+    """The columns of each table of the first schema, as SQL names them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "langbatch.db"
+        make_empty(path, FIRST)
+        with closing(sqlite3.connect(path)) as database:
+            query = "SELECT group_concat('\"' || name || '\"', ', ') FROM pragma_table_info(?)"
+            return {table: database.execute(query, (table,)).fetchone()[0] for table in _TABLES}
+
+
 def rows_of(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All that the first schema has a place for."""
     with closing(sqlite3.connect(path)) as database:
-        return {table: database.execute(f"SELECT * FROM {table}").fetchall() for table in _TABLES}
+        return {
+            table: database.execute(f"SELECT {columns} FROM {table}").fetchall()
+            for table, columns in first_columns().items()
+        }
 
 
 def take_back(path: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -51,10 +68,9 @@ def take_back(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         beside.unlink()
     make_empty(path, FIRST)
     with closing(sqlite3.connect(path)) as database:
-        for table, found in rows.items():
-            for row in found:
-                marks = ", ".join("?" * len(row))
-                database.execute(f"INSERT INTO {table} VALUES ({marks})", row)
+        for table, columns in first_columns().items():
+            marks = ", ".join("?" * (columns.count(",") + 1))
+            database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows[table])
         database.commit()
     return rows
 
