@@ -17,8 +17,11 @@ from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.store.database import lease_clock, settle_events
 from langbatch.store.following import AFTER, NEWEST, SEEN, event_of, has_news, is_held
 from langbatch.store.schema import consumers, deliveries, events
-from langbatch.store.store import LEASE_SECONDS, JobStore
+from langbatch.store.store import JobStore
 from langbatch.store.transitions import LostClaim
+
+#: How long a try may take, a receiver with several addresses included, before another process goes on.
+CLAIM_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,14 @@ def claim(store: JobStore, consumer: str, abandoned_before: float) -> Delivery |
         now = lease_clock(tx.connection, tx.now)
         due = sa.select(deliveries).where(_due(consumer, tx.now, abandoned_before))
         for row in tx.execute(due.order_by(deliveries.c.due_at)).all():
-            if is_held(row, now):
+            if is_held(row, now, CLAIM_SECONDS):
                 continue
             delivery = Delivery(
                 row.consumer, row.id, row.job, row.body, row.told_at, row.tries, row.fence + 1
             )
             values = {
                 "lease_owner": store.owner,
-                "lease_until": now + LEASE_SECONDS,
+                "lease_until": now + CLAIM_SECONDS,
                 "fence": delivery.fence,
             }
             before = (_this(delivery), deliveries.c.fence == row.fence)

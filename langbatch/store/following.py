@@ -106,9 +106,9 @@ def take_turn(store: JobStore, name: str) -> Turn | None:
         return turn if taken.rowcount == 1 else None
 
 
-def is_held(row: sa.Row[Any], now: float) -> bool:
+def is_held(row: sa.Row[Any], now: float, lease_seconds: float = LEASE_SECONDS) -> bool:
     """Whether a live process holds the row, as far as can be seen; as for shards."""
-    held = row.lease_owner is not None and now < row.lease_until <= now + 2 * LEASE_SECONDS
+    held = row.lease_owner is not None and now < row.lease_until <= now + 2 * lease_seconds
     return held and not processes.is_gone(row.lease_owner)
 
 

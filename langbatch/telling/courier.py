@@ -11,6 +11,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from langbatch.clock import Clock
 from langbatch.errors import LangBatchError
@@ -80,9 +81,8 @@ class Courier:
                 delivery = deliveries.claim(self._store, self._webhook.consumer, self._abandoned)
                 if delivery is None:
                     return
-                self._try(delivery)
-        except LostClaim:
-            pass  # this process was frozen, or slow, and another one went on
+                with suppress(LostClaim):  # this process was frozen, and another one went on; or a purge came
+                    self._try(delivery)
         except Exception as error:  # noqa: BLE001 - whatever it is, no job may suffer from it
             text = error.message if isinstance(error, LangBatchError) else type(error).__name__
             self._complain(f"webhooks could not be sent: {text}")

@@ -461,3 +461,22 @@ def test_a_database_of_the_webhooks_is_empty_once_they_are_delivered(
     with sqlite3.connect(here.home / "langbatch.db") as database:
         assert database.execute("SELECT count(*) FROM deliveries").fetchone() == (0,)
     database.close()
+
+
+def test_a_job_purged_while_its_webhook_is_under_way_holds_up_no_other(
+    here: World, tmp_path: Path, hook: Receiver
+) -> None:
+    held = threading.Event()
+    hook.answers = [Answer(204, when=held)]
+    manager = here.manager()
+    try:
+        first = manager.submit(requests_file(tmp_path / "a.jsonl", ["a"]), **here.azure)
+        manager.wait(first.id)
+        hook.wait_for(1)
+        manager.purge(first.id)
+        second = manager.submit(requests_file(tmp_path / "b.jsonl", ["b"]), **here.azure)
+        manager.wait(second.id)
+    finally:
+        held.set()
+        manager.close()
+    assert [post.document["data"]["id"] for post in hook.got] == [first.id, second.id]
