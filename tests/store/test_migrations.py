@@ -121,7 +121,12 @@ def test_a_first_store_becomes_the_schema_of_today(tmp_path: Path) -> None:
     make_empty(fresh, "head")
     with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(fresh)) as other:
         query = "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
-        assert one.execute(query).fetchall() == other.execute(query).fetchall()
+        made = one.execute(query).fetchall()
+        assert made == other.execute(query).fetchall()
+    # What the comparison below does not see.
+    (statement,) = (sql for kind, name, sql in made if (kind, name) == ("table", "events"))
+    assert "AUTOINCREMENT" in statement
+    assert metadata.tables["events"].dialect_options["sqlite"]["autoincrement"]
     engine = connect(sqlite_url(path))
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []

@@ -326,6 +326,22 @@ def test_managers_at_once_post_once(here: World, tmp_path: Path, hook: Receiver)
     assert len(hook.got) == 1
 
 
+def test_what_one_process_is_trying_no_other_tries(here: World, tmp_path: Path, hook: Receiver) -> None:
+    held = threading.Event()
+    hook.answers = [Answer(204, when=held)]
+    manager = here.manager()
+    try:
+        job = manager.submit(requests_file(tmp_path / "in.jsonl", ["a"]), **here.azure)
+        manager.wait(job.id)
+        hook.wait_for(1)
+        resume(here)  # by another manager, which waits for its own tries when it is closed
+        assert len(hook.got) == 1
+    finally:
+        held.set()
+        manager.close()
+    assert len(hook.got) == 1
+
+
 def test_looking_without_asking_the_service_sends_nothing(
     here: World, tmp_path: Path, hook: Receiver
 ) -> None:
