@@ -241,7 +241,8 @@ def _next_look(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> floa
     if job.state in SETTLED_JOB_STATES or job.state == "draft":
         return None
     due = [max(s.due_at, s.not_before) for s, _ in shards if s.state not in ("done", "needs_operator")]
-    return min(due, default=None)
+    # Zero says "at once", which is no time of day.
+    return max(min(due), job.updated_at) if due else None
 
 
 def _shard_status(job: Job, shard: Shard, attempt: Attempt | None) -> ShardStatus:

@@ -148,6 +148,8 @@ class Runner:
                     error = self._perform(step, action)
                 batch = None
         except LostClaim:
+            # We were frozen, perhaps with a batch in our hand that nobody else knows of.
+            journal.replay(self.store, self.home, self._stop)
             return HELD_ELSEWHERE_SECONDS, None
         finally:
             self.store.release(claim)

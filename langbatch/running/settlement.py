@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langbatch.clock import Clock
-from langbatch.errors import BatchStateError, ProviderError, Refused, RemoteNotFound
+from langbatch.errors import AccessRefused, BatchStateError, ProviderError, Refused, RemoteNotFound
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.providers.base import Provider
@@ -103,6 +103,9 @@ def resubmit(
             open_at(attempt.target).delete_file(attempt.file_id)
         except (RemoteNotFound, Refused):
             pass  # gone, or not to be deleted by us: the operator's word must do
+        except AccessRefused as error:
+            if error.status != 403:
+                raise
     if attempt is not None and attempt.batch_id and attempt.batch_status not in TERMINAL_BATCH_STATUSES:
         with suppress(ProviderError):
             # Nobody will read what it still runs.

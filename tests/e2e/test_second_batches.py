@@ -268,6 +268,32 @@ def test_a_gateway_that_cannot_delete_files_sets_no_fence(profile: str, tmp_path
         assert here.counts()["uploads"] == 1
 
 
+def test_a_role_that_may_not_delete_files_asks_a_person_in_the_end(tmp_path: Path) -> None:
+    with world(tmp_path, faults=("create-drop@1", "delete-file-403")) as here, here.manager() as manager:
+        job = submitted(here, manager, tmp_path)
+        for _ in range(5):
+            here.clock.sleep(120)
+            manager.advance(job, eager=True)
+        assert "the input file cannot be deleted: HTTP 403" in str(manager.status(job).attention)
+        manager.resubmit(job)
+        assert manager.wait(job).counts.succeeded == len(IDS)
+
+
+@pytest.mark.parametrize("fault", ["delete-file-401-key", "delete-file-403"])
+def test_access_that_is_refused_altogether_pauses_a_fence(fault: str, tmp_path: Path) -> None:
+    with world(tmp_path, faults=("create-drop@1", fault)) as here, here.manager() as manager:
+        job = submitted(here, manager, tmp_path)
+        here.clock.sleep(120)
+        manager.advance(job, eager=True)
+        here.emulator.add_faults("list-403")
+        for _ in range(5):
+            here.clock.sleep(120)
+            manager.advance(job, eager=True)
+        assert manager.status(job).state == "paused"
+        here.emulator.remove_faults()
+        assert manager.wait(job).counts.succeeded == len(IDS)
+
+
 def test_a_deletion_whose_reply_was_lost_is_a_fence_once_the_file_is_gone(tmp_path: Path) -> None:
     with world(tmp_path, faults=("create-drop@1", "delete-file-committed-drop@1")) as here:
         with here.manager() as manager:
@@ -346,7 +372,6 @@ def test_a_batch_that_a_frozen_process_made_in_spite_of_all_is_stopped_when_it_w
     with world(tmp_path, faults=("list-lag=100000@1",)) as here:
         job = overtaken(here, tmp_path, finish=True)
         with here.manager() as manager:
-            manager.advance()
             status = manager.status(job)
             assert status.counts.succeeded == len(IDS)
             late = next(b for b in here.emulator.report()["batches"] if b["id"] != status.shards[0].batch_id)
