@@ -53,6 +53,8 @@ def retry(
                 session.stored = manager.status(job, offline=True).to_dict()
             raise
         _show(session, status)
+        if status.all_succeeded and not session.json:
+            session.say("Every request has succeeded: there is nothing to send again.")
         if not status.finished and not session.json:
             session.say(f"Next: {session.command('watch', status.id)}")
     return Exit.DONE

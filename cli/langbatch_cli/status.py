@@ -10,6 +10,7 @@ from langbatch_cli import exits, options
 from langbatch_cli.exits import Exit
 from langbatch_cli.explain import tell_failures
 from langbatch_cli.job_text import job_lines, job_table
+from langbatch_cli.render import amount
 
 
 def status(
@@ -33,6 +34,12 @@ def status(
                 session.put_document({"jobs": [one.to_dict() for one in found]})
             else:
                 session.say(job_table(found, session.width, session.limit))
+                lost = 0 if found else sum(1 for _ in (manager.home / "jobs").glob("job_*/sent"))
+                if lost:
+                    session.say(
+                        f"But {amount(lost, 'job')} of another database left folders here: if it was lost, "
+                        "`langbatch recover --from-remote` brings them back."
+                    )
             return Exit.DONE
         one = manager.status(job, offline=offline)
         if session.json:

@@ -6,6 +6,8 @@ create leaves an empty file in the job's folder, unless it is certain that no ba
 
 from __future__ import annotations
 
+import filecmp
+from collections.abc import Callable
 from pathlib import Path
 
 from langbatch.folders import JobFolder
@@ -27,6 +29,22 @@ def known(folder: JobFolder, shard: int, attempt: int) -> bool:
     """Whether this attempt of a shard, or a later one, was sent."""
     found = folder.sent.glob(f"{shard:05d}-*")
     return any(int(path.name.rpartition("-")[2]) >= attempt for path in found)
+
+
+def unknown_twin(home: Path, requests: Path, is_known: Callable[[str], bool]) -> str | None:
+    """The id of a job of which something was sent, whose requests are the same bytes, and which the database
+    does not know: it was lost."""
+    size = requests.stat().st_size
+    for marks in sorted((home / "jobs").glob("job_*/sent")):
+        folder = marks.parent
+        try:
+            if (folder / requests.name).stat().st_size != size or is_known(folder.name):
+                continue
+            if filecmp.cmp(folder / requests.name, requests, shallow=False):
+                return folder.name
+        except FileNotFoundError:
+            continue  # purged at this moment
+    return None
 
 
 def _path(folder: JobFolder, shard: int, attempt: int) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from langbatch import failpoints, ids, targets
 from langbatch.clock import Clock
 from langbatch.config import target_warnings
-from langbatch.errors import BatchStorageError
+from langbatch.errors import BatchStateError, BatchStorageError
 from langbatch.folders import JobFolder
 from langbatch.money.costs import Budget, nanos
 from langbatch.providers import limits_for
@@ -21,9 +21,10 @@ from langbatch.requests.lines import SPOOLED_PREFIX
 from langbatch.requests.validation import Intake, ModelRun, Rules, read_requests, refusal
 from langbatch.reuse.digests import body_digest
 from langbatch.reuse.plan import plan_reuse
+from langbatch.running import sent
 from langbatch.running.space import require_room
 from langbatch.shards.sharding import ShardPlan, plan_shards
-from langbatch.shards.snapshot import Snapshot, SnapshotWriter
+from langbatch.shards.snapshot import REQUESTS, Snapshot, SnapshotWriter
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -82,6 +83,16 @@ def plan(
     return plans, [snapshot.line_numbers(shard.first, 1)[0] for shard in plans]
 
 
+def _refuse_lost_twin(store: JobStore, home: Path, making: Path) -> None:
+    twin = sent.unknown_twin(home, making / REQUESTS, store.has_job)
+    if twin is not None:
+        raise BatchStateError(
+            f"these requests were sent before, as {twin}, of which this database knows nothing",
+            hint="`langbatch recover --from-remote` brings that job back; `--new` (`new=True`) pays again.",
+            code="job_lost",
+        )
+
+
 def admit(
     store: JobStore,
     home: Path,
@@ -131,6 +142,8 @@ def admit(
             if budget.limits_anything:
                 change_budget(store, home, existing, budget, on_progress)
             return Submission(existing.id, False, intake, target_warnings(target))
+        if not new:
+            _refuse_lost_twin(store, home, making)
         snapshot = Snapshot(making)
         plans, first_lines = (
             ([], [])

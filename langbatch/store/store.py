@@ -243,6 +243,11 @@ class JobStore:
             raise JobNotFound("this job was purged", hint="`langbatch status` lists the jobs there are.")
         return rows.job(row)
 
+    def has_job(self, job_id: str) -> bool:
+        """Whether there is a job with exactly this id."""
+        with self._reading() as connection:
+            return connection.execute(sa.select(jobs.c.key).where(jobs.c.id == job_id)).first() is not None
+
     def job_for(self, reuse_key: str) -> Job | None:
         """The job that the same bytes and the same target made before."""
         with self._reading() as connection:

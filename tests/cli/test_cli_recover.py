@@ -52,3 +52,27 @@ def test_a_profile_names_the_targets_of_a_lost_job(
     done = langbatch.here("recover", "--from-remote", "--profile", "prod", **here)
     assert done.code == 0
     assert "1 job brought back" in done.err
+
+
+def test_a_lost_database_is_noticed_by_its_jobs_folders_and_nothing_is_paid_again(
+    langbatch: CommandLine, requests_file: Path, service: RunningServer
+) -> None:
+    job = langbatch.here("submit", requests_file, "--wait").job_id
+    for path in langbatch.home.glob("langbatch.db*"):
+        path.unlink()
+    listed = langbatch.here("status")
+    assert listed.code == 0
+    assert "1 job of another database left folders here" in listed.err
+    again = langbatch.here("submit", requests_file, "--json")
+    assert again.code == 2
+    assert again.document["error"]["code"] == "job_lost"
+    assert langbatch.here("recover", "--from-remote").code == 0
+    assert langbatch.here("submit", requests_file).job_id == job
+    assert service.emulator.report()["counts"]["batches"] == 1
+
+
+def test_a_retry_of_what_has_all_succeeded_says_so(langbatch: CommandLine, requests_file: Path) -> None:
+    job = langbatch.here("submit", requests_file, "--wait").job_id
+    ran = langbatch.here("retry", job)
+    assert ran.code == 0
+    assert "nothing to send again" in ran.err

@@ -443,3 +443,25 @@ def test_an_older_database_whose_batch_no_list_tells_asks_a_person_and_sends_not
             manager.adopt(job, batch["id"])
             assert manager.wait(job).counts.succeeded == len(IDS)
         assert here.counts()["batches"] == 1
+
+
+# ---------------------------------------------------------------- no database at all
+
+
+def test_the_same_requests_are_not_paid_again_because_the_database_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_API_KEY", "any")
+    with world(tmp_path) as here:
+        with here.manager() as manager:
+            job = submitted(here, manager, tmp_path)
+        for path in here.home.glob("langbatch.db*"):
+            path.unlink()
+        with here.manager() as manager:
+            with pytest.raises(BatchStateError, match=f"sent before, as {job}") as caught:
+                submitted(here, manager, tmp_path)
+            assert "recover --from-remote" in str(caught.value.hint)
+            other = manager.submit(requests_file(tmp_path / "other.jsonl", ["x"]), **here.azure)
+            again = manager.submit(requests_file(tmp_path / "in.jsonl", IDS), new=True, **here.azure)
+            assert len({job, other.id, again.id}) == 3
+        assert here.counts()["batches"] == 3
