@@ -55,6 +55,7 @@ from langbatch.running import decisions, journal
 from langbatch.running.space import refuse_network_disk
 from langbatch.running.waiting import (
     SHORTEST_SLEEP_SECONDS,
+    ClockWatch,
     Patience,
     Pausing,
     Seen,
@@ -612,10 +613,10 @@ class JobManager:
     ) -> Pausing[JobStatus]:
         """`wait` for those who sleep otherwise: the seconds between its looks, then the status."""
         job = self._store.find(job_id)
-        runner = self._runner(progress)
+        runner, watch = self._runner(progress), ClockWatch(self._clock)
 
         def look(eager: bool) -> Seen:
-            due = runner.advance(job.key, eager=eager)
+            due = runner.advance(job.key, eager=watch.was_set_back() or eager)
             status = self._snapshot(job.key)
             if progress is not None:
                 progress(progress_of(status))
@@ -637,9 +638,10 @@ class JobManager:
         jobs = {job_id: self._store.find(job_id).key for job_id in job_ids}
         patience = {job_id: Patience(outage_seconds) for job_id in jobs}
         errors: dict[str, LangBatchError] = {}
-        runner, eager = self._runner(), True
+        runner, eager, watch = self._runner(), True, ClockWatch(self._clock)
         while jobs:
             sleep = math.inf
+            eager |= watch.was_set_back()
             # Together: the last job's batches are seen as early as the first's, and with few calls.
             look = runner.look(jobs.values(), eager=eager)
             for job_id, key in list(jobs.items()):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from langbatch.clock import Clock
 from langbatch.errors import (
     AccessRefused,
     BatchStorageError,
@@ -164,6 +165,20 @@ class Patience:
         if self.outage_seconds is None or self._trouble_since is None:
             return math.inf
         return self._trouble_since + self.outage_seconds - now
+
+
+@dataclass(slots=True)
+class ClockWatch:
+    """Notices that the wall clock was set back during a wait: by it, all is due later than was meant."""
+
+    clock: Clock
+    _seen: tuple[float, float] | None = None
+
+    def was_set_back(self) -> bool:
+        """Whether it was, since this was asked last."""
+        wall, steady = self.clock.now(), self.clock.monotonic()
+        before, self._seen = self._seen, (wall, steady)
+        return before is not None and wall - before[0] < steady - before[1] - 1.0
 
 
 def settling(shards: Sequence[tuple[Shard, Attempt | None]]) -> bool:

@@ -252,6 +252,28 @@ def test_bad_40_a_clock_that_is_set_behind_the_fence_neither_cuts_the_grace_nor_
         assert here.counts()["batches"] == 1
 
 
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_bad_40_a_clock_that_is_set_back_while_a_process_waits_does_not_keep_it_waiting(
+    all_of_them: bool, tmp_path: Path
+) -> None:
+    with world(tmp_path) as right:
+        clock = SetClock(right.clock)
+        here = World(right.home, clock, right.emulator)
+
+        def set_back(_: str) -> None:
+            clock.ahead = -30 * 86_400.0
+
+        with here.manager() as manager, failpoints.listening(at("call.get_batch.after", set_back, nth=2)):
+            job = submitted(here, manager, tmp_path)
+            began = right.clock.now()
+            if all_of_them:
+                assert manager.wait_all([job]) == {}
+            else:
+                manager.wait(job)
+            assert clock.ahead < 0
+            assert right.clock.now() - began < 3_600
+
+
 # ---------------------------------------------------------------- the fence
 
 
