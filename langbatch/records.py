@@ -218,7 +218,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Unsuccessful:
-    """One request without success: `ordinal` counts accepted requests of the job from 0."""
+    """One request without success: `ordinal` counts the requests that the job sends from 0."""
 
     ordinal: int
     line: int
@@ -229,7 +229,7 @@ class Unsuccessful:
 
 # ---------------------------------------------------------------- progress
 
-ProgressStep = Literal["validate", "count", "upload", "wait", "download", "join"]
+ProgressStep = Literal["validate", "compare", "count", "upload", "wait", "download", "join"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +312,8 @@ class Job:
     currency: str | None = None
     #: Whether no more input was reported so far than had been counted here; None: nothing was yet.
     counts_agree: bool | None = None
+    #: Requests that earlier jobs had answered, so that no shard has them; counted in `tally` as successes.
+    answered: int = 0
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -343,9 +345,10 @@ class Bounds:
 class Shard:
     """A run of consecutive requests small enough for one provider batch.
 
-    `first` counts the job's accepted requests from 0; `byte_start` is where its lines begin in the
-    snapshot. `due_at` is when langbatch itself wants to look again, `not_before` what the service
-    asked for. `fence` rises with every claim, so that a writer from before cannot write.
+    `first` counts the requests that the job sends from 0; `byte_start` is where its lines begin in the
+    snapshot. `due_at` is when langbatch itself wants to look again, `not_before` what the service asked for.
+    `tally` counts its requests and their copies (docs/design.md). `fence` rises with every claim, so that a
+    writer from before cannot write.
     """
 
     job: int

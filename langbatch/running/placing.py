@@ -35,7 +35,7 @@ def find_place(step: Step) -> int | None:
             return None
     if len(view.job.targets) == 1 and not _known_of(step):
         return 0
-    need = tokens_needed(view)
+    need = tokens_needed(step)
     now = step.clock.now()
     match quota.place(need, options(step), now, step.policy.poll_seconds):
         case quota.Go(place):
@@ -81,11 +81,11 @@ def options(step: Step) -> list[quota.Option]:
     ]
 
 
-def tokens_needed(view: ShardView) -> int:
+def tokens_needed(step: Step) -> int:
     """Of a quota, by the shard's next attempt: what has succeeded is not sent again."""
-    shard = view.shard
-    pending = shard.requests - shard.tally.succeeded
-    return quota.estimate_tokens(shard.bytes * pending // max(shard.requests, 1))
+    shard = step.shard
+    failed = step.store.unsuccessful_count(shard.job, shard.first, shard.requests)
+    return quota.estimate_tokens(shard.bytes * (failed or shard.requests) // max(shard.requests, 1))
 
 
 def _wait(step: Step, until: float, attention: str) -> None:

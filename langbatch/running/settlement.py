@@ -42,11 +42,11 @@ def retry(store: JobStore, home: Path, job: Job, *, force: bool = False) -> None
     short = [
         shard
         for shard, _ in store.shards(job.key)
-        if shard.state == "done" and shard.tally.succeeded < shard.requests
+        if shard.state == "done" and shard.tally.succeeded < shard.tally.total
     ]
     chosen = [shard for shard in short if force or shard.in_vain < ATTEMPTS_IN_VAIN]
     if short and not chosen:
-        requests = sum(shard.requests - shard.tally.succeeded for shard in short)
+        requests = sum(shard.tally.total - shard.tally.succeeded for shard in short)
         raise BatchStateError(
             f"the last {ATTEMPTS_IN_VAIN} paid attempts of job {job.id} brought no further success: "
             f"{requests} requests fail each time",

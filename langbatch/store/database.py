@@ -23,7 +23,7 @@ BUSY_SECONDS = 30.0
 _MAGIC = b"SQLite format 3\0"
 
 #: Schema versions older than ours, oldest first: what can be migrated.
-KNOWN_VERSIONS = ("0001", "0002")
+KNOWN_VERSIONS = ("0001", "0002", "0003")
 
 
 def sqlite_url(path: Path) -> str:

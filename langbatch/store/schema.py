@@ -78,6 +78,13 @@ jobs = Table(
     ),
     Column("total", Integer, nullable=False),
     Column("rejected", Integer, nullable=False),
+    Column(
+        "answered",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="requests that earlier jobs had answered: successes from the start, in no shard",
+    ),
     Column("state", String(16), nullable=False),
     Column("cancel_requested", Boolean, nullable=False),
     Column("attention", Text),

@@ -28,6 +28,7 @@ from langbatch.records import (
     Attempt,
     Bounds,
     Job,
+    JobState,
     Shard,
     ShardView,
     Tally,
@@ -80,6 +81,16 @@ class NewJob:
     max_tokens: int | None = None
     max_cost_nanos: int | None = None
     currency: str | None = None
+    #: Of `total`, those that earlier jobs had answered.
+    answered: int = 0
+    #: A draft is stored without shards, and gets them when it is started.
+    draft: bool = False
+
+    @property
+    def state(self) -> JobState:
+        if self.shards:
+            return "running"
+        return "completed" if self.answered == self.total and not self.draft else "draft"
 
 
 class JobStore:
@@ -184,23 +195,29 @@ class JobStore:
                 reuse_key=new.reuse_key,
                 total=new.total,
                 rejected=new.rejected,
+                answered=new.answered,
                 max_tokens=new.max_tokens,
                 max_cost_nanos=new.max_cost_nanos,
                 currency=new.currency,
-                state="running" if new.shards else "draft",
+                state=new.state,
                 cancel_requested=False,
                 created_at=now,
                 updated_at=now,
-                **dict.fromkeys(OUTCOMES, 0),
+                finished_at=now if new.state == "completed" else None,
+                **{**dict.fromkeys(OUTCOMES, 0), "succeeded": new.answered},
             )
         )
         key = int(result.inserted_primary_key[0])  # type: ignore[index]
         self._insert_shards(tx, key, new.shards, new.first_lines)
         tx.log(key, None, None, "submitted", None, None, f"{new.total} requests")
+        if new.state == "completed":
+            # Followers of the log are told of its end as of any other's.
+            tx.log(key, None, None, "job_moved", "draft", new.state, facts_note({"succeeded": new.answered}))
         return key
 
     def add_shards(self, job: int, plans: Sequence[ShardPlan], first_lines: Sequence[int]) -> None:
-        """Give a draft its shards: from now on it runs. A job that has shards is left as it is."""
+        """Give a draft its shards: from now on it runs; without any it has ended, since earlier jobs have
+        answered all of it. A job that is no draft is left as it is."""
         with self._writing() as tx:
             if tx.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar() != "draft":
                 return
@@ -360,6 +377,16 @@ class JobStore:
             return [
                 rows.unsuccessful(row) for row in connection.execute(query.order_by(unsuccessful.c.ordinal))
             ]
+
+    def unsuccessful_count(self, job: int, first: int, count: int) -> int:
+        """How many of these requests ended without success."""
+        query = sa.select(sa.func.count()).where(
+            unsuccessful.c.job == job,
+            unsuccessful.c.ordinal >= first,
+            unsuccessful.c.ordinal < first + count,
+        )
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
     # ------------------------------------------------------------ claims
 

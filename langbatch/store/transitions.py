@@ -112,11 +112,15 @@ class Writing:
         now = self.now
         seen = self.execute(_STATES, {"job": job}).all()
         state = job_state(ShardSummary(r.state, r.blocker, r.ended_as, r.batch_status) for r in seen)
-        before, *sums = tuple(self.execute(_SUMS, {"job": job}).one())
+        before, answered, *sums = tuple(self.execute(_SUMS, {"job": job}).one())
+        known = dict(zip(_SUMMED, sums, strict=True))
+        if not seen:
+            # A draft is never refreshed. What has no shards all the same has nothing to send.
+            state, known = "completed", known | dict.fromkeys(OUTCOMES, 0)
+        known["succeeded"] += answered
         waiting = [r.attention for r in seen if r.attention and r.state != "done"]
         settled = state in SETTLED_JOB_STATES
         values = {"its_key": job, "state": state, "updated_at": now, "reasons": attention_of(waiting)}
-        known = dict(zip(_SUMMED, sums, strict=True))
         self.execute(_REFRESH_SETTLED if settled else _REFRESH, {**values, **known})
         if before != state:
             self.log(job, None, None, "job_moved", before, state, facts_note(known) if settled else None)
@@ -216,8 +220,11 @@ def _refresh(*, settled: bool) -> sa.Update:
 
 _REFRESH, _REFRESH_SETTLED = _refresh(settled=False), _refresh(settled=True)
 _SUMMED = (*OUTCOMES, *USAGE)
-#: The state before comes with them: a query of its own would be one more in every transaction.
+#: What the job's row says comes with them: a query of its own would be one more in every transaction.
 _SUMS = sa.select(
-    sa.select(jobs.c.state).where(jobs.c.key == sa.bindparam("job")).scalar_subquery(),
+    *(
+        sa.select(column).where(jobs.c.key == sa.bindparam("job")).scalar_subquery()
+        for column in (jobs.c.state, jobs.c.answered)
+    ),
     *(sa.func.sum(shards.c[name]) for name in _SUMMED),
 ).where(shards.c.job == sa.bindparam("job"))

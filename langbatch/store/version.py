@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 #: The head of the migrations beside this file.
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"

@@ -6,10 +6,12 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -88,6 +90,54 @@ def test_the_migrations_lead_to_the_schema_that_the_code_uses(tmp_path: Path) ->
     config = Config()
     config.set_main_option("script_location", "langbatch.store:migrations")
     assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_VERSION
+
+
+def test_a_store_of_the_first_schema_is_migrated_with_a_backup(tmp_path: Path) -> None:
+    path = tmp_path / "langbatch.db"
+    engine = connect(sqlite_url(path))
+    config = Config()
+    config.set_main_option("script_location", "langbatch.store:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO jobs (id, input_name, provider, kind, host, settings, others, input_sha256, "
+            "snapshot_sha256, total, rejected, state, cancel_requested, succeeded, errored, expired, cancelled, "
+            "missing, unreadable, created_at, updated_at) VALUES ('job_1', 'in.jsonl', 'azure', "
+            "'chat_completions', 'h', '{}', '[]', '', '', 3, 0, 'completed', 0, 3, 0, 0, 0, 0, 0, 1.0, 1.0)"
+        )
+    engine.dispose()
+    store = JobStore.open(tmp_path, clock=CLOCK)
+    assert [(job.id, job.total, job.answered, job.tally.succeeded) for job in store.jobs()] == [
+        ("job_1", 3, 0, 3)
+    ]
+    store.close()
+    assert (tmp_path / "langbatch.db.schema-0001.backup").exists()
+
+
+def test_answers_of_earlier_jobs_count_beside_those_of_shards(store: JobStore) -> None:
+    """15 requests, of which 5 were answered and 10 are sent."""
+    job, _ = store.add_job(replace(new_job(), total=15, answered=5))
+    assert (job.state, job.answered, job.tally.succeeded) == ("running", 5, 5)
+    claim = claimed(store, job.key)
+    store.record(claim, shard={"due_at": 1.0})
+    assert store.job(job.key).tally == Tally(succeeded=5)
+
+
+@pytest.mark.parametrize("draft", [True, False])
+def test_a_job_that_was_answered_whole_has_no_shards_and_ends_as_soon_as_it_begins(
+    draft: bool, store: JobStore
+) -> None:
+    new = replace(new_job(), shards=[], first_lines=[], answered=10, draft=draft)
+    job, _ = store.add_job(new)
+    assert (job.state, job.finished_at) == (("draft", None) if draft else ("completed", CLOCK.now()))
+    CLOCK.sleep(5)
+    store.add_shards(job.key, [], [])
+    ended = store.job(job.key)
+    assert (ended.state, ended.tally) == ("completed", Tally(succeeded=10))
+    assert ended.finished_at == (CLOCK.now() if draft else job.finished_at)
+    assert store.unfinished_shards() == []
+    assert not store.request_cancel(job.key)
 
 
 def test_the_database_file_is_private_and_durable(store: JobStore, tmp_path: Path) -> None:
