@@ -36,6 +36,8 @@ class AwaitForms:
         *,
         new: bool,
         skip_invalid: bool,
+        dedupe: bool,
+        cache: bool,
         max_cost: Decimal | float | str | None,
         max_tokens: int | None,
     ) -> bool:
@@ -53,6 +55,8 @@ class AwaitForms:
         *,
         new: bool = False,
         skip_invalid: bool = False,
+        dedupe: bool = False,
+        cache: bool = False,
         max_cost: Decimal | float | str | None = None,
         max_tokens: int | None = None,
     ) -> None:
@@ -60,7 +64,12 @@ class AwaitForms:
 
         def make_ready() -> bool:
             return self._make_ready(
-                new=new, skip_invalid=skip_invalid, max_cost=max_cost, max_tokens=max_tokens
+                new=new,
+                skip_invalid=skip_invalid,
+                dedupe=dedupe,
+                cache=cache,
+                max_cost=max_cost,
+                max_tokens=max_tokens,
             )
 
         with _errand() as errand:

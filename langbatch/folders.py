@@ -35,6 +35,29 @@ class JobFolder:
     def sent(self) -> Path:
         return self.path / "sent"
 
+    @property
+    def unsent(self) -> Path:
+        """A snapshot of the requests that are not sent: copies of others, and those answered before."""
+        return self.path / "unsent"
+
+    @property
+    def reuse_plan(self) -> Path:
+        """What becomes of each request; there is none where all are sent."""
+        return self.path / "requests.reuse"
+
+    @property
+    def copies(self) -> Path:
+        return self.path / "requests.copies"
+
+    @property
+    def held(self) -> Path:
+        """Results of earlier jobs, copied."""
+        return self.path / "reused.jsonl"
+
+    @property
+    def held_index(self) -> Path:
+        return self.path / "reused.idx"
+
     def outgoing(self, shard: int, attempt: int) -> Path:
         return self.path / "outgoing" / f"{shard:05d}-{attempt}.jsonl"
 

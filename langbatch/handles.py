@@ -58,6 +58,8 @@ class Batch(Outputs, AwaitForms):
         *,
         model: str | None = None,
         skip_invalid: bool = False,
+        dedupe: bool = False,
+        cache: bool = False,
         manager: JobManager | None = None,
         **target: Any,
     ) -> None:
@@ -68,7 +70,7 @@ class Batch(Outputs, AwaitForms):
         )
         self.id = ids.new_job_id(SystemClock().now())
         self._stored = False
-        self._skip_invalid = skip_invalid
+        self._skip_invalid, self._dedupe, self._cache = skip_invalid, dedupe, cache
         self._intake: Intake | None = self._manager.validate(
             self._file, self._target.provider, kind=self.kind, model=self._target.model
         )
@@ -185,7 +187,7 @@ class Batch(Outputs, AwaitForms):
         chosen = cls if getattr(cls, "kind", None) == target.kind else _CLASSES[target.kind]
         batch = object.__new__(chosen)
         batch._manager, batch._target, batch._file, batch._intake = manager, target, None, None
-        batch._stored, batch._skip_invalid = True, False
+        batch._stored, batch._skip_invalid, batch._dedupe, batch._cache = True, False, False, False
         batch.id = manager.status(id, offline=True).id
         if credentials:
             batch._credentials = reopen_target(target, **credentials)
@@ -199,15 +201,25 @@ class Batch(Outputs, AwaitForms):
         *,
         new: bool = False,
         skip_invalid: bool = False,
+        dedupe: bool = False,
+        cache: bool = False,
         max_cost: Decimal | float | str | None = None,
         max_tokens: int | None = None,
     ) -> None:
         """Keep a private snapshot, and send what fits now. On a job that was started before, this is a
         no-op that says so; `new` sends (and pays) again.
 
+        `dedupe` and `cache` leave out what need not be sent; each request has its result all the same.
         `max_cost` and `max_tokens` limit what the job may use in all; given again, they replace what was
         given before, and the job goes on. See `JobManager.submit`."""
-        if self._make_ready(new=new, skip_invalid=skip_invalid, max_cost=max_cost, max_tokens=max_tokens):
+        if self._make_ready(
+            new=new,
+            skip_invalid=skip_invalid,
+            dedupe=dedupe,
+            cache=cache,
+            max_cost=max_cost,
+            max_tokens=max_tokens,
+        ):
             self._manager.start(self.id)
 
     def _make_ready(
@@ -215,6 +227,8 @@ class Batch(Outputs, AwaitForms):
         *,
         new: bool = False,
         skip_invalid: bool = False,
+        dedupe: bool = False,
+        cache: bool = False,
         max_cost: Decimal | float | str | None = None,
         max_tokens: int | None = None,
     ) -> bool:
@@ -227,7 +241,14 @@ class Batch(Outputs, AwaitForms):
                 return True
             _log.warning("job %s was started before; nothing was sent (new=True pays again)", self.id)
             return False
-        if not self._store(new=new, skip_invalid=skip_invalid, max_cost=max_cost, max_tokens=max_tokens):
+        if not self._store(
+            new=new,
+            skip_invalid=skip_invalid,
+            dedupe=dedupe or self._dedupe,
+            cache=cache or self._cache,
+            max_cost=max_cost,
+            max_tokens=max_tokens,
+        ):
             _log.warning(
                 "the same file on the same target is job %s; using it (new=True pays again)", self.id
             )
@@ -237,7 +258,7 @@ class Batch(Outputs, AwaitForms):
         """Store the job as a draft without sending anything, and put a copy of its requests into `storage`
         where one is given; the job's id, for `load`."""
         if not self._stored:
-            self._store(draft=True)
+            self._store(draft=True, dedupe=self._dedupe, cache=self._cache)
         if storage is not None:
             from langbatch.compat.saved import keep_in
 
@@ -250,6 +271,8 @@ class Batch(Outputs, AwaitForms):
         new: bool = False,
         skip_invalid: bool = False,
         draft: bool = False,
+        dedupe: bool = False,
+        cache: bool = False,
         max_cost: Decimal | float | str | None = None,
         max_tokens: int | None = None,
     ) -> bool:
@@ -264,6 +287,8 @@ class Batch(Outputs, AwaitForms):
             skip_invalid=skip_invalid or self._skip_invalid,
             new=new,
             draft=draft,
+            dedupe=dedupe,
+            cache=cache,
             max_cost=max_cost,
             max_tokens=max_tokens,
             job_id=job_id,
@@ -449,7 +474,8 @@ def chat_completion_batch(
     """A handle for a file of chat completion requests; validates it, sends and stores nothing.
 
     `provider`: "azure" or "openai". `target`: `azure_endpoint`, `api_key`, `api_version`, … or
-    `client=`; what is not given is taken from the environment.
+    `client=`; what is not given is taken from the environment. `skip_invalid`, `dedupe` and `cache` may be
+    said here instead of at `start`.
     """
     return ChatCompletionBatch(file, provider, model=model, **target)
 

@@ -51,6 +51,10 @@ from langbatch.records import (
 )
 from langbatch.requests.validation import Intake, Rules, kind_of_first, read_requests, spool_stdin
 from langbatch.results.delivery import Delivery, format_of, require_finished
+from langbatch.reuse.cache import forget_job
+from langbatch.reuse.expansion import expanded
+from langbatch.reuse.parting import Requests, all_requests
+from langbatch.reuse.plan import ReusePlan, copies_of
 from langbatch.running import decisions, journal
 from langbatch.running.space import refuse_network_disk
 from langbatch.running.waiting import (
@@ -309,6 +313,7 @@ class JobManager:
         split_by_model: bool = False,
         gzip: bool = False,
         dedupe: bool = False,
+        cache: bool = False,
         max_requests_per_shard: int | None = None,
         targets: Sequence[Mapping[str, Any]] = (),
         max_cost: Decimal | float | str | None = None,
@@ -325,8 +330,9 @@ class JobManager:
         `targets`: several places that its shards may go to, each a mapping of target arguments, with `weight`
         and `quota_tokens` where wished; without them those of the manager's profile, if it has one.
 
-        `dedupe` sends requests of a shard that are equal but for `custom_id` only once; each of them gets the
-        result. It is settled when the job is first stored.
+        `dedupe` sends requests that are equal but for `custom_id` only once; each of them gets the result.
+        `cache` does not send what earlier jobs of this store have had an answer to, from the same deployment
+        or model: it is copied. Both are settled when the job is first stored; `status().reuse` counts.
 
         `kind` None takes it from the lines' `url`. `on_stored` is called once the job is safe on disk,
         before anything is sent. Raises `BatchValidationError`, `SetupError`, and what `start` raises.
@@ -354,6 +360,7 @@ class JobManager:
             split_by_model=split_by_model,
             gzip=gzip,
             dedupe=dedupe,
+            cache=cache,
             max_requests_per_shard=max_requests_per_shard,
             max_cost=max_cost,
             max_tokens=max_tokens,
@@ -402,6 +409,7 @@ class JobManager:
         split_by_model: bool = False,
         gzip: bool = False,
         dedupe: bool = False,
+        cache: bool = False,
         max_requests_per_shard: int | None = None,
         max_cost: Decimal | float | str | None = None,
         max_tokens: int | None = None,
@@ -420,6 +428,7 @@ class JobManager:
             new=new,
             draft=draft,
             dedupe=dedupe,
+            cache=cache,
             max_requests_per_shard=max_requests_per_shard,
             job_id=job_id,
             budget=Budget.of(max_cost, max_tokens),
@@ -469,14 +478,17 @@ class JobManager:
         auto_id: bool = False,
         split_by_model: bool = False,
         gzip: bool = False,
+        dedupe: bool = False,
+        cache: bool = False,
         max_requests_per_shard: int | None = None,
         targets: Sequence[Mapping[str, Any]] = (),
         max_cost: Decimal | float | str | None = None,
         max_tokens: int | None = None,
         **target: Any,
     ) -> Preview:
-        """What `submit` would send: shards, estimated tokens, costs, how often the quota is filled. Nothing
-        is kept or sent, no network is used, and neither credentials nor an endpoint are needed."""
+        """What `submit` would send: shards, estimated tokens, costs, how often the quota is filled; and what
+        it would not, with `dedupe` and `cache`. Nothing is kept or sent, no network is used, and neither
+        credentials nor an endpoint are needed (`cache` finds nothing without an endpoint)."""
         from langbatch.shards import preview
 
         source = Path(file)
@@ -497,6 +509,8 @@ class JobManager:
             _rules(where[0], skip_invalid, auto_id, split_by_model, gzip),
             where,
             budget=Budget.of(max_cost, max_tokens),
+            dedupe=dedupe,
+            cache=cache,
             max_requests_per_shard=max_requests_per_shard,
             on_progress=self.on_progress,
         )
@@ -806,9 +820,9 @@ class JobManager:
         path = JobFolder.of(self.home, self._store.find(job_id).id).rejects
         return path if path.exists() else None
 
-    def snapshot(self, job_id: str) -> Snapshot:
-        """The job's private copy of its requests, read only."""
-        return Snapshot(JobFolder.of(self.home, self._store.find(job_id).id).path)
+    def snapshot(self, job_id: str) -> Requests:
+        """The job's private copy of its requests, read only: all that was asked, sent or not."""
+        return all_requests(JobFolder.of(self.home, self._store.find(job_id).id))
 
     def purge(self, job_id: str, *, force: bool = False) -> None:
         """Delete the job, its prompts and its results, here and (its own files) at the service."""
@@ -825,6 +839,7 @@ class JobManager:
         self._store.purge(job.key)
         journal.forget_job(self.home, job.id)
         shutil.rmtree(JobFolder.of(self.home, job.id).path, ignore_errors=True)
+        forget_job(self.home, job.id)
 
     def _require_stopped(self, job: Job) -> None:
         """`BatchStateError` while a batch runs, or may run, of which nobody would know once it is purged."""
@@ -915,14 +930,20 @@ class JobManager:
         return self._store.find(job_id).target
 
     def unsuccessful(self, job_id: str) -> list[Unsuccessful]:
-        """The requests without success so far, in input order."""
-        return self._store.unsuccessful(self._store.find(job_id).key)
+        """The requests without success so far, in input order. `ordinal` counts all that were asked."""
+        job = self._store.find(job_id)
+        folder, found = JobFolder.of(self.home, job.id), self._store.unsuccessful(job.key)
+        return list(expanded(folder, found)) if ReusePlan.exists(folder) else found
 
     def failures(self, job_id: str) -> list[FailureCount]:
         """Why requests ended without success so far: each code with its requests, the most frequent first."""
-        from langbatch.store.failures import counted
+        from langbatch.store.failures import count, counted
 
-        return counted(self._store, self._store.find(job_id).key)
+        job = self._store.find(job_id)
+        copies = copies_of(JobFolder.of(self.home, job.id))
+        if copies is None:
+            return counted(self._store, job.key)
+        return count((item, 1 + copies[item.ordinal]) for item in self._store.unsuccessful(job.key))
 
     def draft_status(self, job_id: str, target: Target, intake: Intake | None) -> JobStatus:
         """The snapshot of a job that was validated but never stored."""

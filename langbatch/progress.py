@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TITLES: dict[ProgressStep, str] = {
     "validate": "Validating",
+    "compare": "Comparing requests",
     "count": "Counting tokens",
     "upload": "Uploading",
     "wait": "Waiting",

@@ -113,6 +113,15 @@ class BudgetStatus(_Document):
 
 
 @dataclass(frozen=True, slots=True)
+class ReuseStatus(_Document):
+    """Of a job's requests, how many are sent, are copies of these, or had an answer from earlier jobs."""
+
+    sent: int
+    copies: int
+    answered: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus(_Document):
     """A snapshot of one job. `state` is the job's own word, `status` the nearest of OpenAI's eight."""
 
@@ -140,6 +149,8 @@ class JobStatus(_Document):
     cost: CostStatus | None = None
     #: None without one.
     budget: BudgetStatus | None = None
+    #: None where every request is sent.
+    reuse: ReuseStatus | None = None
 
     @property
     def finished(self) -> bool:
@@ -234,7 +245,16 @@ def job_status(
         next_look_at=iso(_next_look(job, shards)),
         cost=cost,
         budget=budget,
+        reuse=_reuse(job, shards),
     )
+
+
+def _reuse(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> ReuseStatus | None:
+    if job.state == "draft":
+        return None  # without shards yet
+    sent = sum(shard.requests for shard, _ in shards)
+    found = ReuseStatus(sent, job.total - job.answered - sent, job.answered)
+    return found if found.copies or found.answered else None
 
 
 def _next_look(job: Job, shards: Sequence[tuple[Shard, Attempt | None]]) -> float | None:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langbatch.errors import BatchStateError, BatchStorageError, JobNotFound
 from langbatch.folders import JobFolder
+from langbatch.publish import publishing
+from langbatch.reuse.parting import all_requests
+from langbatch.reuse.plan import ReusePlan
 from langbatch.shards.snapshot import REQUESTS
 
 if TYPE_CHECKING:
@@ -27,7 +30,18 @@ def keep_in(storage: BatchStorage, batch: Batch, manager: JobManager) -> None:
         "job": batch.id,
         "shards": len(shards),
     }
-    storage.save(batch.id, JobFolder.of(manager.home, batch.id).path / REQUESTS, meta)
+    folder = JobFolder.of(manager.home, batch.id)
+    if not ReusePlan.exists(folder):
+        storage.save(batch.id, folder.path / REQUESTS, meta)
+        return
+    whole = folder.path / "whole.jsonl"
+    try:
+        requests = all_requests(folder)
+        with publishing(whole) as out:
+            out.writelines(requests.lines(0, requests.total))
+        storage.save(batch.id, whole, meta)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def open_saved(

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from langbatch.clock import SystemClock
 from langbatch.errors import BatchStateError
+from langbatch.folders import JobFolder
 from langbatch.providers import open_provider
 from langbatch.records import Attempt, BatchCounts
 from langbatch.shards.sharding import ShardPlan
+from langbatch.shards.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from langbatch.handles import Batch
@@ -28,9 +30,11 @@ def take_over(batch: Batch, batch_id: str, manager: JobManager) -> None:
         remote = provider.get_batch(batch_id)
     finally:
         provider.close()
-    batch.save()
+    # Whatever the handle would not send: the provider's batch has it.
+    if not batch._stored:
+        batch._store(draft=True)
     job = manager._store.find(batch.id)
-    snapshot = manager.snapshot(batch.id)
+    snapshot = Snapshot(JobFolder.of(manager.home, job.id).path)
     counts = remote.counts or BatchCounts()
     if counts.total not in (0, snapshot.total):
         raise BatchStateError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,9 @@ from langbatch.results.frames import to_pandas, to_polars
 from langbatch.results.parquet import export_parquet, require_parquet
 from langbatch.results.result import Result, read_results
 from langbatch.results.tables import Table, flat_table, plain_table
+from langbatch.reuse.expansion import Expansion, JoinedShard
+from langbatch.reuse.parting import all_requests
+from langbatch.reuse.plan import ReusePlan
 from langbatch.shards.snapshot import Snapshot
 
 FORMATS = ("jsonl", "csv", "parquet")
@@ -49,22 +53,39 @@ def require_finished(job: Job) -> None:
 
 
 class Delivery:
-    """The results of those shards of a job that have any."""
+    """The results of those shards of a job that have any; of a job that reuses others, all that follow from
+    these."""
 
     def __init__(self, home: Path, job: Job, shards: Sequence[Shard]) -> None:
         self._folder = JobFolder.of(home, job.id)
         self._shards = [shard for shard in shards if shard.tally.total]
         self._paths = [self._folder.joined(shard.index) for shard in self._shards]
         self._settled = all(shard.state == "done" for shard in self._shards)
+        self._expansion: Expansion | None = None
+        if ReusePlan.exists(self._folder):
+            joined = [_joined(self._folder, shard) for shard in shards]
+            self._expansion = Expansion(self._folder, joined)
 
     def results(self, *, with_request: bool) -> Iterator[Result]:
         """In input order. Of a shard that is being retried only the successes: the rest is open again."""
+        if self._expansion is not None:
+            yield from self._expanded(self._expansion, with_request)
+            return
         snapshot = Snapshot(self._folder.path) if with_request else None
         for shard, path in zip(self._shards, self._paths, strict=True):
             lines = snapshot.lines(shard.first, shard.requests, shard.byte_start) if snapshot else None
             for result in read_results(path, lines):
                 if shard.state == "done" or result.outcome == "succeeded":
                     yield result
+
+    def _expanded(self, expansion: Expansion, with_request: bool) -> Iterator[Result]:
+        asked: Iterable[bytes | None] = repeat(None)
+        if with_request:
+            requests = all_requests(self._folder)
+            asked = requests.lines(0, requests.total)
+        for record, line in zip(expansion.records(), asked, strict=False):
+            if record is not None:
+                yield Result(record, line)
 
     def export(
         self,
@@ -92,7 +113,7 @@ class Delivery:
             case "jsonl" if flatten:
                 table = self._flat(with_request)
                 export_flat_jsonl(self.results(with_request=with_request), out, table)
-            case "jsonl" if self._settled:
+            case "jsonl" if self._settled and self._expansion is None:
                 export_jsonl(self._paths, out, self._requests() if with_request else None)
             case "jsonl":
                 export_records(self.results(with_request=with_request), out)
@@ -129,3 +150,8 @@ class Delivery:
         snapshot = Snapshot(self._folder.path)
         for shard in self._shards:
             yield from snapshot.lines(shard.first, shard.requests, byte_start=shard.byte_start)
+
+
+def _joined(folder: JobFolder, shard: Shard) -> JoinedShard:
+    path = folder.joined(shard.index) if shard.tally.total else None
+    return JoinedShard(shard.first, shard.requests, path, shard.state == "done")

@@ -41,7 +41,7 @@ class _NotARow(Exception):
     """Valid JSON, but a key came twice or a part has the wrong type."""
 
 
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _NotARow)
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _NotARow)
 
 
 class GarbledRow(Exception):
@@ -129,10 +129,10 @@ class UsageSum:
         waiting, self._waiting = self._waiting, []
         try:
             usages = _usages_decoder.decode(b"[%b]" % b",".join(waiting))
-        except _UNREADABLE:
+        except UNREADABLE:
             usages = []
             for raw in waiting:
-                with suppress(*_UNREADABLE):
+                with suppress(*UNREADABLE):
                     usages.append(_usage_decoder.decode(raw))
         for place, counts in enumerate(_columns(usages)):
             try:
@@ -196,7 +196,7 @@ def quick_success(line: bytes) -> tuple[str, int, bytes | None] | None:
         if not line.isascii():
             # The decoder does not look inside strings that it was not asked for.
             line.decode()
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     custom_id, response, id_ = row.custom_id, row.response, row.id
     body, request_id = response.body, response.request_id
@@ -260,15 +260,15 @@ def read_row(line: bytes) -> Row:
     except UnicodeDecodeError:
         raise GarbledRow(_readable_ids(line)) from None
     try:
-        spans = _members(line)
-    except _UNREADABLE:
+        spans = members_of(line)
+    except UNREADABLE:
         raise GarbledRow(_readable_ids(line)) from None
     custom_id = _text(spans.get("custom_id"))
     if custom_id is None:
         raise GarbledRow
     try:
         return _classify(custom_id, spans)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise GarbledRow((custom_id,)) from None
 
 
@@ -277,8 +277,9 @@ def _without_surrogate(match: re.Match[bytes]) -> bytes:
     return rb"\ufffd" if len(match[0]) == 6 else match[0]
 
 
-def _members(data: bytes) -> dict[str, bytes]:
-    """The members of the JSON object `data`, values as they stand. Raises one of `_UNREADABLE`."""
+def members_of(data: bytes) -> dict[str, bytes]:
+    """The members of the JSON object `data`, values as they stand: also where msgspec would stumble over a
+    lone surrogate escape within. Raises one of `UNREADABLE`."""
     shadow = data
     try:
         decoded = _members_decoder.decode(data)
@@ -323,14 +324,14 @@ def _classify(custom_id: str, spans: dict[str, bytes]) -> Row:
     if response is not None:
         if response[:1] != b"{":
             raise _NotARow
-        parts = _members(response)
+        parts = members_of(response)
         code = parts.get("status_code", b"")
         if _INTEGER.fullmatch(code) is None:
             raise _NotARow
         status = int(code)
         raw_body = parts.get("body", b"")
         if raw_body[:1] == b"{":
-            body = _members(raw_body)
+            body = members_of(raw_body)
     extras = tuple((msgspec.json.encode(key), raw) for key, raw in spans.items() if key not in _OUR_KEYS)
     if error is None and status is not None and 200 <= status < 300:
         return Row(custom_id, "succeeded", "", response, b"null", body.get("usage"), extras)
@@ -355,7 +356,7 @@ def _failure(status: int | None, error: bytes | None, body: dict[str, bytes]) ->
         # Entra's 401 comes without an `error` wrapper (wire reference, section 6).
         said: dict[str, bytes] = body
     elif source[:1] == b"{":
-        said = _members(source)
+        said = members_of(source)
     else:
         said = {"message": source}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ from langbatch.errors import BatchResultsError
 from langbatch.folders import JobFolder, Part
 from langbatch.providers.base import Provider
 from langbatch.publish import TEMPORARY_PREFIX, private_folder, publishing, take_place
-from langbatch.records import OnProgress, Outcome, Progress, RemoteBatch, ShardView
+from langbatch.records import OnProgress, Outcome, Progress, RemoteBatch, ShardView, Tally
 from langbatch.results.join import AttemptPieces, JoinReport, Piece, Verdict, join_shard
 from langbatch.results.pieces import MAX_ROW_BYTES
-from langbatch.reuse.filling import fill_file
-from langbatch.reuse.plan import shard_reuse
+from langbatch.reuse.expansion import with_copies
+from langbatch.reuse.plan import copies_of
 from langbatch.running import decisions as d
 from langbatch.running.space import require_room
 from langbatch.shards.snapshot import Snapshot
@@ -84,6 +84,14 @@ class Harvester:
         for part in _PARTS:
             folder.piece(view.shard.index, view.attempt.number, part).unlink(missing_ok=True)
 
+    def tally(self, view: ShardView, report: JoinReport) -> Tally:
+        """What the shard brings its job: a result for each of its requests, and for each of their copies."""
+        shard = view.shard
+        copies = copies_of(JobFolder.of(self.home, view.job.id), shard.first, shard.requests)
+        if copies is None:
+            return report.tally
+        return with_copies(report.tally, report.unsuccessful, shard.first, copies)
+
     @contextmanager
     def joined(
         self, view: ShardView, *, silence: tuple[Outcome, str, str] | None = None
@@ -95,7 +103,6 @@ class Harvester:
         """
         folder = JobFolder.of(self.home, view.job.id)
         shard = view.shard
-        reuse = shard_reuse(folder.path, shard.first, shard.requests)
         attempts = [
             AttemptPieces(
                 item.number,
@@ -105,13 +112,12 @@ class Harvester:
                     if (path := folder.piece(shard.index, item.number, part)).exists()
                 ),
                 Verdict(item.number, *d.silence_of(item.batch_status, item.fault_code, item.fault_message)),
-                reuse,
             )
             for item in self.store.attempts(shard.job, shard.index)
             if item.batch_id is not None and item.ended_as not in ("quota_bounced", "no_batch")
         ]
         if silence is not None:
-            attempts.append(AttemptPieces(shard.attempt, (), Verdict(shard.attempt, *silence), reuse))
+            attempts.append(AttemptPieces(shard.attempt, (), Verdict(shard.attempt, *silence)))
         snapshot = Snapshot(folder.path)
 
         def tell(done: int, total: int | None) -> None:
@@ -142,15 +148,6 @@ class Harvester:
                     on_progress=tell,
                     executor=self.executor,
                 )
-            if reuse is not None:
-                # Here, before anything is in place: no reader ever sees a copy without its result.
-                done = fill_file(
-                    records,
-                    reuse,
-                    snapshot.ids(shard.first, shard.requests),
-                    snapshot.line_numbers(shard.first, shard.requests),
-                )
-                report = replace(report, tally=done.tally, unsuccessful=done.unsuccessful)
             yield report, put_in_place
         finally:
             for staged in places.values():

@@ -19,8 +19,7 @@ from langbatch.publish import sync_folder
 from langbatch.records import OnProgress, Target
 from langbatch.requests.lines import SPOOLED_PREFIX
 from langbatch.requests.validation import Intake, ModelRun, Rules, read_requests, refusal
-from langbatch.reuse.digests import body_digest
-from langbatch.reuse.plan import plan_reuse
+from langbatch.reuse.parting import part, runs_of_sent
 from langbatch.running import sent
 from langbatch.running.space import require_room
 from langbatch.shards.sharding import ShardPlan, plan_shards
@@ -106,6 +105,7 @@ def admit(
     new: bool = False,
     draft: bool = False,
     dedupe: bool = False,
+    cache: bool = False,
     max_requests_per_shard: int | None = None,
     job_id: str | None = None,
     budget: Budget = NO_BUDGET,
@@ -115,10 +115,13 @@ def admit(
     """Store `source` as a job, or find the one that the same bytes on the same target made. A `budget` is
     the job's from now on; `SetupError` for one that could not be kept, and nothing is stored.
 
+    `dedupe` and `cache` set apart what need not be sent; shards and budgets are of what is left.
+
     A `draft` has no shards until it is started, so that no `resume` sends it before. A crash before
     the job's row is written leaves only a folder that nothing points to.
     """
     from langbatch.shards.budgeting import bound_plans, change_budget, pricing_for, require_currency
+    from langbatch.shards.earlier import find_earlier
     from langbatch.store.store import NewJob
 
     job_id = job_id or ids.new_job_id(clock.now())
@@ -132,7 +135,8 @@ def admit(
             intake = read_requests(source, rules, into=writer, on_progress=on_progress, executor=executor)
         if intake.problems and not rules.skip_invalid:
             raise refusal(intake)
-        assert writer.written is not None
+        written = writer.written
+        assert written is not None
         # The deployment in the lines and the one given are the same thing, said in two places.
         meant = [replace(t, model=t.model or intake.model) for t in (target, *others)]
         reuse = targets.reuse_key(intake.sha256, *meant)
@@ -144,15 +148,21 @@ def admit(
             return Submission(existing.id, False, intake, target_warnings(target))
         if not new:
             _refuse_lost_twin(store, home, making)
+        runs, answered = intake.model_runs(), 0
+        if dedupe or cache:
+            earlier = find_earlier(store, home, meant, on_progress=on_progress) if cache else None
+            parted = part(making, meant, dedupe=dedupe, cache=earlier, on_progress=on_progress)
+            if parted is not None:
+                written, answered = parted.written, parted.counts.answered
+                runs = runs_of_sent(making, runs)
+                if not new:
+                    _refuse_lost_twin(store, home, making)  # of which, too, only a part was sent
         snapshot = Snapshot(making)
         plans, first_lines = (
             ([], [])
             if draft
-            else plan(snapshot, (target, *others), max_requests_per_shard, intake.model_runs(), intake.model)
+            else plan(snapshot, (target, *others), max_requests_per_shard, runs, intake.model)
         )
-        if dedupe and snapshot.total:
-            bodies = (body_digest(line, target.kind, None) for line in snapshot.lines(0, snapshot.total))
-            plan_reuse(making, bodies, dedupe=True)
         currency = None
         if budget.limits_anything:
             where = (target, *others)
@@ -169,7 +179,7 @@ def admit(
                 input_name="stdin.jsonl" if source.name.startswith(SPOOLED_PREFIX) else source.name,
                 target=target,
                 input_sha256=intake.sha256,
-                snapshot_sha256=writer.written.sha256,
+                snapshot_sha256=written.sha256,
                 reuse_key=reuse,
                 total=intake.total,
                 rejected=intake.rejected,
@@ -179,6 +189,8 @@ def admit(
                 max_tokens=budget.max_tokens,
                 max_cost_nanos=None if budget.max_cost is None else nanos(budget.max_cost),
                 currency=currency,
+                answered=answered,
+                draft=draft,
             ),
             replace_old=new,
         )

@@ -13,7 +13,6 @@ from langbatch.folders import JobFolder
 from langbatch.publish import private_folder
 from langbatch.records import OnProgress, Progress, ShardView
 from langbatch.requests.validation import edit_line
-from langbatch.reuse.plan import shard_reuse
 from langbatch.shards.names import AttemptName, Extent
 from langbatch.shards.payload import write_payload
 from langbatch.shards.snapshot import Snapshot
@@ -45,11 +44,6 @@ def prepare_payload(store: JobStore, home: Path, view: ShardView, number: int, p
     snapshot = Snapshot(folder.path)
     failed = store.unsuccessful(job.key, shard.first, shard.requests)
     wanted = {item.ordinal - shard.first for item in failed} if failed else None
-    reuse = shard_reuse(folder.path, shard.first, shard.requests)
-    if reuse is not None:
-        # A copy fails with its original, so something is always left to send.
-        open_here = range(shard.requests) if wanted is None else wanted
-        wanted = {place for place in open_here if shard.first + place in reuse}
     path = folder.outgoing(shard.index, number)
     private_folder(path.parent)
     payload = write_payload(

@@ -16,9 +16,12 @@ from langbatch.money.pricing import Forecast, forecast
 from langbatch.profiles import Profile, read_routing
 from langbatch.records import Bounds, EndpointKind, OnProgress, Target
 from langbatch.requests.validation import Intake, Rules, read_requests, refusal
+from langbatch.reuse.parting import part, runs_of_sent
+from langbatch.reuse.plan import ReuseCounts
 from langbatch.running import quota
 from langbatch.shards.admission import plan
 from langbatch.shards.budgeting import bound_plans, pricing_for, require_currency
+from langbatch.shards.earlier import find_earlier
 from langbatch.shards.snapshot import REQUESTS, Snapshot, SnapshotWriter
 from langbatch.targets import account_label
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlannedShard:
-    """A shard as it would be; `first` counts requests from 0. `estimated_tokens` are input."""
+    """A shard as it would be; `first` counts what is sent from 0. `estimated_tokens` are input."""
 
     index: int
     first: int
@@ -60,13 +63,15 @@ class BudgetNeed:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """`quota` is None where a target's quota is neither stated nor learnt, `budget` where none is given."""
+    """`quota` is None where a target's quota is neither stated nor learnt, `budget` where none is given,
+    `reuse` where every request is sent. Shards, tokens, costs and needs are of what is sent."""
 
     intake: Intake
     shards: tuple[PlannedShard, ...]
     forecast: Forecast
     quota: QuotaNeed | None
     budget: BudgetNeed | None = None
+    reuse: ReuseCounts | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of the parts that are not the intake's."""
@@ -115,6 +120,13 @@ class Preview:
                 "most_cost": None if self.budget.most_cost is None else exact_text(self.budget.most_cost),
                 "currency": self.budget.currency,
             },
+            "reuse": None
+            if self.reuse is None
+            else {
+                "sent": self.reuse.sent,
+                "copies": self.reuse.copies,
+                "answered": self.reuse.answered,
+            },
         }
 
 
@@ -126,6 +138,8 @@ def preview(
     targets: Sequence[Target],
     *,
     budget: Budget,
+    dedupe: bool = False,
+    cache: bool = False,
     max_requests_per_shard: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Preview:
@@ -137,8 +151,20 @@ def preview(
             intake = read_requests(source, rules, into=writer, on_progress=on_progress)
         if intake.problems and not rules.skip_invalid:
             raise refusal(intake)
+        runs, reuse = intake.model_runs(), None
+        if dedupe or (cache and store is not None):
+            meant = [replace(target, model=target.model or intake.model) for target in targets]
+            earlier = None
+            if cache and store is not None:
+                earlier = find_earlier(
+                    store, home, meant, temporary=Path(temporary) / "cache", on_progress=on_progress
+                )
+            parted = part(folder, meant, dedupe=dedupe, cache=earlier, on_progress=on_progress)
+            if parted is not None:
+                reuse = parted.counts
+                runs = runs_of_sent(folder, runs)
         snapshot = Snapshot(folder)
-        plans, _ = plan(snapshot, targets, max_requests_per_shard, intake.model_runs(), intake.model)
+        plans, _ = plan(snapshot, targets, max_requests_per_shard, runs, intake.model)
         pricing = pricing_for(store, home, targets, intake.models)
         reserved = None
         if budget.limits_anything:
@@ -165,7 +191,7 @@ def preview(
     if limits is not None:
         at_once, rounds = quota.rounds([quota.estimate_tokens(each.bytes) for each in plans], limits)
         need = QuotaNeed(sum(limits), at_once, rounds)
-    return Preview(intake, shards, found, need, reserved)
+    return Preview(intake, shards, found, need, reserved, reuse)
 
 
 def _budget_need(budget: Budget, shards: Sequence[Bounds], currency: str | None) -> BudgetNeed:

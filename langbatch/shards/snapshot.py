@@ -257,14 +257,21 @@ class Snapshot:
 
     def ids(self, first: int, count: int) -> list[str]:
         """The requests' custom_ids."""
+        return _decode_ids(b"[" + b",".join(self._id_lines(first, count)) + b"]")
+
+    def id_tokens(self, first: int, count: int) -> list[bytes]:
+        """The requests' custom_ids, as JSON strings."""
+        return [line.removesuffix(b"\n") for line in self._id_lines(first, count)]
+
+    def _id_lines(self, first: int, count: int) -> list[bytes]:
         self._check(first, count)
         at, _, start = self._mark(first)
         with _storage(self._folder), (self._folder / IDS).open("rb", buffering=_BLOCK_BYTES) as file:
             file.seek(start)
-            tokens = list(islice(file, first - at, first - at + count))
-        if len(tokens) != count:
+            lines = list(islice(file, first - at, first - at + count))
+        if len(lines) != count:
             raise BatchStorageError(f"{self._folder / IDS} is shorter than its index says")
-        return _decode_ids(b"[" + b",".join(tokens) + b"]")
+        return lines
 
     @property
     def sha256(self) -> str:

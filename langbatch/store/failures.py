@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 
 from langbatch.error_codes import FailureCount
+from langbatch.records import Unsuccessful
 from langbatch.store.schema import unsuccessful
 from langbatch.store.store import JobStore
 
@@ -20,3 +24,12 @@ def counted(store: JobStore, job: int) -> list[FailureCount]:
     )
     with store._reading() as connection:
         return [FailureCount(*row) for row in connection.execute(query)]
+
+
+def count(items: Iterable[tuple[Unsuccessful, int]]) -> list[FailureCount]:
+    """As `counted`, of these, each with how many requests it stands for."""
+    found: Counter[tuple[str, str]] = Counter()
+    for item, times in items:
+        found[item.code, item.outcome] += times
+    order = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [FailureCount(code, outcome, times) for (code, outcome), times in order]

@@ -19,6 +19,7 @@ from langbatch.folders import JobFolder
 from langbatch.providers.base import Provider
 from langbatch.publish import TEMPORARY_PREFIX
 from langbatch.records import FilePage, Job, RemoteFile
+from langbatch.reuse.cache import cache_folder
 from langbatch.shards.names import read_name
 from langbatch.upkeep.listing import walk_files
 
@@ -195,6 +196,9 @@ class Sweeper:
         for path in sorted(self.home.rglob(f"{TEMPORARY_PREFIX}*")):
             if self._untouched(path, LEFT_BEHIND_SECONDS):
                 yield self._remove(path)
+        for path in sorted(cache_folder(self.home).glob("*.idx")):
+            if path.stem not in jobs:
+                yield self._remove(path)
         for path in sorted((self.home / "created").glob("*")):
             if self._untouched(path, SPOOLED_SECONDS):
                 yield self._remove(path)
@@ -203,7 +207,10 @@ class Sweeper:
     def _is_unborn(folder: Path) -> bool:
         """Left between the snapshot's rename and the job's row. A folder with more in it once had a row:
         its database was lost, and `recover` will want it."""
-        return folder.name.startswith("job_") and all(entry.is_file() for entry in folder.iterdir())
+        made = JobFolder(folder).unsent
+        return folder.name.startswith("job_") and all(
+            entry.is_file() or entry == made for entry in folder.iterdir()
+        )
 
     def _sweep_outgoing(self, job: Job) -> Iterator[Path]:
         """Payloads that have arrived, or whose attempt is over."""

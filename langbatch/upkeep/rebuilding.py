@@ -21,7 +21,8 @@ from langbatch.publish import private_folder
 from langbatch.records import EndpointKind, Target
 from langbatch.requests.examine import KNOWN_URLS
 from langbatch.results.result import read_results
-from langbatch.reuse.plan import PLAN
+from langbatch.reuse.parting import Requests, all_requests
+from langbatch.reuse.plan import ReusePlan, copies_of
 from langbatch.shards.names import Extent
 from langbatch.shards.sharding import ShardPlan, plan_shards
 from langbatch.shards.snapshot import IDS, INDEX, INPUTS, MARKS, REQUESTS, Snapshot
@@ -52,6 +53,15 @@ class Rebuilt:
     lines_model: str | None
     kind: EndpointKind | None
     notes: Sequence[str]
+
+    @property
+    def asked(self) -> Requests:
+        return all_requests(self.folder)
+
+    @property
+    def answered(self) -> int:
+        """How many requests earlier jobs had answered."""
+        return ReusePlan(self.folder).answered if ReusePlan.exists(self.folder) else 0
 
 
 @dataclass(slots=True)
@@ -96,6 +106,9 @@ class Rebuilder:
         """The job's folder holds a whole snapshot when this returns. `where`: the job's targets. Raises
         `NotRebuilt`."""
         snapshot = _whole_snapshot(self._folder)
+        if snapshot is not None and not _plan_fits(self._folder, snapshot):
+            _drop_plan(self._folder)
+            self.notes.append("results of requests that were not sent (--dedupe, --cache) are lost")
         rebuilt = self._from_uploads() if snapshot is None else self._from_folder(snapshot, where)
         named = [replace(plan, model=_model_at(rebuilt.snapshot, plan)) for plan in rebuilt.plans]
         return replace(rebuilt, plans=named)
@@ -124,8 +137,9 @@ class Rebuilder:
         """Into the job's place. What else is left in its folder stays: it was paid for. The index comes last,
         so that a crash in between leaves a snapshot that is seen not to be whole."""
         private_folder(self._folder.path)
-        for name in (INPUTS, PLAN):  # they speak of a snapshot that was not whole
-            (self._folder.path / name).unlink(missing_ok=True)
+        # They speak of a snapshot that was not whole.
+        (self._folder.path / INPUTS).unlink(missing_ok=True)
+        _drop_plan(self._folder)
         for name in (REBUILT, REQUESTS, IDS, MARKS, INDEX):
             with failpoints.around("rename"):
                 os.replace(made / name, self._folder.path / name)
@@ -326,6 +340,25 @@ def _whole_snapshot(folder: JobFolder) -> Snapshot | None:
     except (BatchStorageError, OSError):
         return None
     return snapshot if snapshot.total and (ids, size) == (snapshot.total, end) else None
+
+
+def _plan_fits(folder: JobFolder, snapshot: Snapshot) -> bool:
+    """Whether the job has no plan of reuse, or one that can be read and speaks of this snapshot."""
+    if not ReusePlan.exists(folder):
+        return True
+    try:
+        plan, unsent = ReusePlan(folder), Snapshot(folder.unsent)
+        copies = copies_of(folder)
+    except BatchStorageError:
+        return False
+    sizes = (plan.sent, plan.total - plan.sent, plan.sent)
+    return sizes == (snapshot.total, unsent.total, len(copies or ()))
+
+
+def _drop_plan(folder: JobFolder) -> None:
+    for path in (folder.reuse_plan, folder.copies, folder.held_index, folder.held):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder.unsent, ignore_errors=True)
 
 
 def _one_model(snapshot: Snapshot) -> str | None:

@@ -160,7 +160,8 @@ class Recoverer:
             hold,
         )
         shards = [work.shard(plan) for plan in rebuilt.plans]
-        sha256 = rebuilt.snapshot.sha256
+        asked = rebuilt.asked
+        sha256 = asked.sha256
         # As at submission: the deployment in the lines and the one given are the same thing.
         named = [replace(target, model=target.model or rebuilt.lines_model) for target in where]
         rejects = rebuilt.folder.rejects
@@ -172,9 +173,10 @@ class Recoverer:
                 target=where[0],
                 others=tuple(where[1:]),
                 input_sha256=sha256,
-                snapshot_sha256=sha256,
+                snapshot_sha256=rebuilt.snapshot.sha256,
                 reuse_key=targets.reuse_key(sha256, *named),
-                total=sum(plan.count for plan in rebuilt.plans),
+                total=asked.total,
+                answered=rebuilt.answered,
                 rejected=_count_lines(rejects),
                 shards=rebuilt.plans,
                 first_lines=[rebuilt.snapshot.line_numbers(plan.first, 1)[0] for plan in rebuilt.plans],

@@ -34,8 +34,8 @@ from langbatch.records import (
 )
 from langbatch.results.join import AttemptPieces, Piece, Verdict, join_shard
 from langbatch.results.result import read_results
-from langbatch.reuse.filling import fill_file
-from langbatch.reuse.plan import shard_reuse
+from langbatch.reuse.expansion import with_copies
+from langbatch.reuse.plan import copies_of
 from langbatch.running.decisions import is_quota_bounce, silence_of
 from langbatch.running.fetching import Harvester
 from langbatch.running.quota import estimate_tokens
@@ -114,7 +114,7 @@ class Standing:
             state, why = "needs_operator", self.hold
         if so_far is not None:
             # A retry that was under way is looked for; what the results do not speak of is not known.
-            whole = so_far.tally.succeeded == plan.count
+            whole = not so_far.unsuccessful
             if whole or state != "uncertain" or newest is None or newest.parts.number <= so_far.last_attempt:
                 return self._done(plan, attempts, so_far)
         if state == "uncertain" and newest is not None and not self._lost_pieces:
@@ -266,13 +266,15 @@ class Standing:
                 failed.append(
                     Unsuccessful(ordinal, result.line, result.outcome, result.error.code, result.attempt)
                 )
-        return _SoFar(Tally(**tally), _sum(tokens), failed, last)
+        found, copies = Tally(**tally), copies_of(folder, plan.first, plan.count)
+        if copies is not None:
+            found = with_copies(found, failed, plan.first, copies)
+        return _SoFar(found, _sum(tokens), failed, last)
 
     def _join(self, plan: ShardPlan, harvested: Sequence[Attempt]) -> None:
         """As the harvest of the last of these attempts did before everything was lost."""
         folder, snapshot = self.rebuilt.folder, self.rebuilt.snapshot
         parts: tuple[Part, ...] = ("output", "error")
-        reuse = shard_reuse(folder.path, plan.first, plan.count)
         pieces = [
             AttemptPieces(
                 attempt.number,
@@ -285,7 +287,6 @@ class Standing:
                     attempt.number,
                     *silence_of(attempt.batch_status, attempt.fault_code, attempt.fault_message),
                 ),
-                reuse,
             )
             for attempt in harvested
         ]
@@ -303,9 +304,6 @@ class Standing:
                 out,
                 quarantine,
             )
-        if reuse is not None:
-            ids = snapshot.ids(plan.first, plan.count)
-            fill_file(folder.joined(plan.index), reuse, ids, snapshot.line_numbers(plan.first, plan.count))
 
     def _cancel_others(self, trace: Trace) -> None:
         for other in trace.others:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from langbatch.records import EndpointKind
-from langbatch.reuse.digests import DIGEST_BYTES, body_digest
+from langbatch.records import Target
+from langbatch.reuse.digests import DIGEST_BYTES, answerer, body_digest, question
 
 
-def digest(
-    body: str, *, kind: EndpointKind = "chat_completions", model: str | None = "gpt-4o", custom_id: str = "a"
-) -> bytes:
-    line = f'{{"custom_id": "{custom_id}", "method": "POST", "url": "/chat/completions", "body": {body}}}\n'
-    return body_digest(line.encode(), kind, model)
+def line(body: str, custom_id: str = "a", url: str = "/chat/completions") -> bytes:
+    return f'{{"custom_id": "{custom_id}", "method": "POST", "url": "{url}", "body": {body}}}\n'.encode()
+
+
+def digest(body: str, **of_line: str) -> bytes:
+    return body_digest(line(body, **of_line))[0]
 
 
 PLAIN = '{"model": "m", "messages": [{"role": "user", "content": "é \\" 1"}], "temperature": 0.5}'
+TARGET = Target("azure", "res.openai.azure.com", "chat_completions", "dep")
 
 
 @pytest.mark.parametrize(
@@ -50,24 +54,14 @@ def test_the_order_within_a_schema_counts_since_answers_follow_it() -> None:
     assert digest(one) != digest(two)
 
 
-def test_custom_ids_do_not_count() -> None:
-    assert digest(PLAIN, custom_id="a") == digest(PLAIN, custom_id="b")
+def test_custom_ids_and_urls_do_not_count() -> None:
+    assert digest(PLAIN) == digest(PLAIN, custom_id="b", url="/v1/chat/completions")
 
 
-def test_the_model_that_answers_counts_and_not_the_one_in_the_line() -> None:
+def test_the_model_is_told_beside_the_body() -> None:
     other = PLAIN.replace('"m"', '"n"')
-    assert digest(other) == digest(PLAIN)
-    assert digest(PLAIN, model="gpt-4o-mini") != digest(PLAIN)
-
-
-def test_without_a_model_given_the_lines_own_counts() -> None:
-    other = PLAIN.replace('"m"', '"n"')
-    assert digest(PLAIN, model=None) == digest(PLAIN, model=None)
-    assert digest(other, model=None) != digest(PLAIN, model=None)
-
-
-def test_the_endpoint_counts() -> None:
-    assert digest(PLAIN, kind="responses") != digest(PLAIN)
+    assert body_digest(line(other)) == (digest(PLAIN), "n")
+    assert body_digest(line('{"input": "x"}'))[1] is None
 
 
 def test_whole_and_broken_numbers_are_told_apart() -> None:
@@ -81,12 +75,43 @@ def test_long_numbers_are_compared_to_the_last_digit() -> None:
     )
 
 
-@pytest.mark.parametrize("body", ['{"a": "\\ud800"}', '{"a": 1e999}', "[]", '{"a": 1'])
-def test_an_unsound_line_has_no_digest(body: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        digest(body)
+@pytest.mark.parametrize(
+    "body", ['{"a": "\\ud800"}', '{"a": 1e999}', "[]", '{"a": 1', '{"a": ' + "9" * 5000 + "}"]
+)
+def test_what_cannot_be_read_is_equal_to_nothing_else(body: str) -> None:
+    assert digest(body) == digest(body)
+    assert digest(body) != digest(body, custom_id="b")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(TARGET, kind="responses"),
+        replace(TARGET, host="other.openai.azure.com"),
+        replace(TARGET, model="dep2"),
+        replace(TARGET, provider="openai"),
+    ],
+)
+def test_who_is_asked_counts(other: Target) -> None:
+    body = digest(PLAIN)
+    assert question(body, answerer(other, "m")) != question(body, answerer(TARGET, "m"))
+
+
+def test_how_the_same_deployment_is_reached_and_where_its_name_stands_do_not_count() -> None:
+    same = answerer(TARGET, "m")
+    assert answerer(replace(TARGET, settings={"api_version": "v1"}), "m") == same
+    assert answerer(replace(TARGET, host="RES.openai.azure.com"), None) == same
+    assert answerer(replace(TARGET, model=None), "dep") == same
+
+
+def test_a_question_is_filed_with_its_body() -> None:
+    body = digest(PLAIN)
+    asked = question(body, answerer(TARGET, None))
+    assert asked[0] == body[0]
+    assert asked != body
+    assert len(asked) == DIGEST_BYTES
 
 
 def test_digests_stay_the_same_from_release_to_release() -> None:
-    assert len(digest(PLAIN)) == DIGEST_BYTES
-    assert digest(PLAIN).hex() == "e883d3bf0600ce68a8c9151029f14f93"
+    assert digest(PLAIN).hex() == "d1b16cababe1f20683c9847554346cd0"
+    assert question(digest(PLAIN), answerer(TARGET, "m")).hex() == "d14e66a370693cdb3be58503c6cc540d"

@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 from langbatch.errors import BatchStorageError
 from langbatch.folders import JobFolder
 from langbatch.publish import TEMPORARY_PREFIX
-from langbatch.reuse.cache import Cache, JoinedShard, forget_job, index_job, is_indexed
-from langbatch.reuse.plan import PLAN, Answered, CopyOf, ReuseCounts, ReusePlan, Send, plan_reuse
+from langbatch.records import Target
+from langbatch.reuse.cache import HELD, Answer, Cache, forget_job, index_path, is_indexed, write_index
+from langbatch.reuse.digests import answerer, question
+from langbatch.reuse.expansion import HeldRecords
+from langbatch.reuse.plan import ANSWERED, SENT, ReuseCounts, ReusePlan, copies_of, plan_reuse
 from langbatch.reuse.spool import Spool
+
+HERE = Target("azure", "res.openai.azure.com", "chat_completions", "dep")
+THERE = Target("azure", "other.openai.azure.com", "chat_completions", "dep")
+ANY = Target("openai", "api.openai.com", "chat_completions")
 
 
 def of(name: str) -> bytes:
@@ -24,107 +31,130 @@ def of(name: str) -> bytes:
 
 
 def planned(
-    folder: Path, names: Sequence[str], *, dedupe: bool = True, cache: Cache | None = None
+    folder: Path,
+    names: Sequence[str],
+    *,
+    dedupe: bool = True,
+    cache: Cache | None = None,
+    targets: Sequence[Target] = (HERE,),
+    models: Sequence[str] = (),
 ) -> ReuseCounts:
-    return plan_reuse(folder, (of(name) for name in names), dedupe=dedupe, cache=cache)
+    named = models or ["m"] * len(names)
+    asked = ((of(name), model) for name, model in zip(names, named, strict=True))
+    return plan_reuse(JobFolder(folder), asked, targets, dedupe=dedupe, cache=cache)
 
 
-def fates(folder: Path) -> list[object]:
-    plan = ReusePlan(folder)
-    return [plan.fate(ordinal) for ordinal in range(plan.total)]
+def fates(folder: Path) -> list[int]:
+    return list(ReusePlan(JobFolder(folder)).fates)
 
 
-def record(name: str, outcome: str = "succeeded") -> bytes:
-    return (
-        b'{"custom_id": "%b", "outcome": "%b", "line": 1, "attempt": 1, "response": null, "error": null}\n'
-        % (
-            name.encode(),
-            outcome.encode(),
-        )
-    )
+def record(name: str) -> bytes:
+    return b'{"custom_id": "%b", "outcome": "succeeded"}\n' % name.encode()
 
 
-def earlier_job(home: Path, job_id: str, shards: Sequence[Sequence[bytes]]) -> list[JoinedShard]:
-    joined = []
-    for index, records in enumerate(shards):
-        path = JobFolder.of(home, job_id).joined(index)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"".join(records))
-        joined.append(JoinedShard(index, path, len(records)))
-    return joined
+def earlier_job(
+    home: Path,
+    job_id: str,
+    names: Sequence[str],
+    *,
+    target: Target = HERE,
+    model: str | None = None,
+    mark: int = 1,
+) -> Path:
+    """A joined shard with a success for each name, and its index."""
+    joined = JobFolder.of(home, job_id).joined(0)
+    joined.parent.mkdir(parents=True, exist_ok=True)
+    joined.write_bytes(b"".join(map(record, names)))
+    who, offset, answers = answerer(target, model), 0, []
+    for name in names:
+        answers.append(Answer(question(of(name), who), 0, offset, record(name)))
+        offset += len(record(name))
+    path = index_path(home / "cache", job_id)
+    write_index(path, answers, mark)
+    return path
 
 
-def answer_of(plan: ReusePlan, ordinal: int) -> bytes:
-    fate = plan.fate(ordinal)
-    assert isinstance(fate, Answered)
-    return plan.answer(fate.place)
+def cache(home: Path, *job_ids: str) -> Cache:
+    return Cache(home, [index_path(home / "cache", job_id) for job_id in job_ids])
+
+
+def held(folder: Path) -> dict[int, bytes]:
+    """The records held, by the ordinals of the requests that they answer."""
+    with HeldRecords(JobFolder(folder)) as records:
+        return {
+            ordinal: records.record(fate - ANSWERED)
+            for ordinal, fate in enumerate(fates(folder))
+            if fate >= ANSWERED
+        }
 
 
 # ---------------------------------------------------------------- dedupe
 
 
-def test_equal_requests_are_copies_of_the_first(tmp_path: Path) -> None:
-    assert planned(tmp_path, "abacab") == ReuseCounts(sent=3, copies=3, answered=0, answers_of={})
-    assert fates(tmp_path) == [Send(), Send(), CopyOf(0), Send(), CopyOf(0), CopyOf(1)]
+def test_equal_requests_are_copies_of_the_first_by_its_number_among_those_sent(tmp_path: Path) -> None:
+    assert planned(tmp_path, "aabacb") == ReuseCounts(sent=3, copies=3, answered=0, answered_by={})
+    assert fates(tmp_path) == [SENT, 1, SENT, 1, SENT, 2]
+    assert list(copies_of(JobFolder(tmp_path)) or ()) == [2, 1, 0]
+    assert list(copies_of(JobFolder(tmp_path), 1, 2) or ()) == [1, 0]
 
 
-def test_without_dedupe_equal_requests_are_all_sent(tmp_path: Path) -> None:
-    assert planned(tmp_path, "aab", dedupe=False).sent == 3
-    assert fates(tmp_path) == [Send()] * 3
+@pytest.mark.parametrize(("names", "dedupe"), [("aab", False), ("abc", True), ("", True)])
+def test_where_every_request_is_sent_there_is_no_plan(names: str, dedupe: bool, tmp_path: Path) -> None:
+    assert planned(tmp_path, names, dedupe=dedupe, cache=Cache(tmp_path, [])).sent == len(names)
+    assert not ReusePlan.exists(JobFolder(tmp_path))
+    assert copies_of(JobFolder(tmp_path)) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(names=st.lists(st.sampled_from("abcdefgh"), max_size=60))
-def test_every_copys_original_is_the_first_of_its_equals_and_sent(names: list[str]) -> None:
+def test_every_request_is_sent_or_a_copy_of_the_first_that_asks_the_same(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         counts = planned(folder, names)
-        expected = [
-            Send() if names.index(each) == at else CopyOf(names.index(each)) for at, each in enumerate(names)
-        ]
-        assert fates(folder) == expected
-        assert counts.sent + counts.copies == len(names)
+        distinct = list(dict.fromkeys(names))
+        assert (counts.sent, counts.copies) == (len(distinct), len(names) - len(distinct))
+        if counts.copies:
+            firsts = [names.index(each) == at for at, each in enumerate(names)]
+            assert fates(folder) == [
+                SENT if first else 1 + distinct.index(each) for first, each in zip(firsts, names, strict=True)
+            ]
+            plan = ReusePlan(JobFolder(folder))
+            assert [plan.sent_before(at) for at in range(plan.total + 1)] == [
+                sum(firsts[:at]) for at in range(plan.total + 1)
+            ]
+            assert [1 + count for count in copies_of(JobFolder(folder)) or ()] == [
+                names.count(each) for each in distinct
+            ]
 
 
-def test_what_a_shard_sends_is_told_in_the_jobs_ordinals_and_in_its_own(tmp_path: Path) -> None:
-    planned(tmp_path, "abacab")
-    plan = ReusePlan(tmp_path)
-    in_job = plan.sent(2, 3)
-    in_shard = plan.sent(2, 3, counted_from=2)
-    assert [ordinal for ordinal in range(6) if ordinal in in_job] == [3]
-    assert [ordinal for ordinal in range(6) if ordinal in in_shard] == [1]
-    assert len(in_job) == len(in_shard) == 1
-    assert list(plan.sends(2, 3)) == [False, True, False]
+def test_the_model_in_the_lines_counts_where_no_target_replaces_it(tmp_path: Path) -> None:
+    assert planned(tmp_path, "aaa", targets=[ANY], models=["m", "n", "m"]).sent == 2
+    assert fates(tmp_path) == [SENT, SENT, 1]
+    assert planned(tmp_path, "aaa", targets=[HERE], models=["m", "n", "m"]).sent == 1
+    assert planned(tmp_path, "aaa", targets=[HERE, ANY], models=["m", "n", "m"]).sent == 2
 
 
-def test_originals_are_those_with_copies_in_order(tmp_path: Path) -> None:
-    planned(tmp_path, "abcbaca")
-    assert list(ReusePlan(tmp_path).originals()) == [0, 1, 2]
-    planned(tmp_path, "abcc")
-    assert list(ReusePlan(tmp_path).originals()) == [2]
-
-
-def test_a_job_without_a_plan_is_told_from_one_with(tmp_path: Path) -> None:
-    assert not ReusePlan.exists(tmp_path)
-    planned(tmp_path, "a")
-    assert ReusePlan.exists(tmp_path)
-
-
-def test_a_failure_on_the_way_leaves_no_plan(tmp_path: Path) -> None:
+def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     def breaks_off() -> object:
-        yield of("a")
+        yield of("a"), None
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        plan_reuse(tmp_path, breaks_off(), dedupe=True)  # type: ignore[arg-type]
+        plan_reuse(JobFolder(tmp_path), breaks_off(), [HERE], dedupe=True)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cut_off_plan_is_refused(tmp_path: Path) -> None:
-    planned(tmp_path, "abc")
-    whole = (tmp_path / PLAN).read_bytes()
-    (tmp_path / PLAN).write_bytes(whole[:-1])
-    with pytest.raises(BatchStorageError, match=PLAN):
-        ReusePlan(tmp_path)
+    folder = JobFolder(tmp_path)
+    planned(tmp_path, "aabb")
+    for path in (folder.reuse_plan, folder.copies):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BatchStorageError, match="reuse"):
+        ReusePlan(folder)
+    with pytest.raises(BatchStorageError, match="copies"):
+        copies_of(folder)
+    with pytest.raises(BatchStorageError, match="copies"):
+        copies_of(folder, 1, 5)
 
 
 def test_many_digests_go_through_files_and_come_back_in_order(tmp_path: Path) -> None:
@@ -147,113 +177,118 @@ def test_many_digests_go_through_files_and_come_back_in_order(tmp_path: Path) ->
 
 
 def test_what_an_earlier_job_has_had_is_not_sent_again(tmp_path: Path) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a"), record("b")], [record("c")]])
-    assert index_job(tmp_path, "job_1", map(of, "abc"), shards, mark=3) == 3
+    earlier_job(tmp_path, "job_1", "abc")
     job = tmp_path / "job"
     job.mkdir()
-    counts = planned(job, "xcax", cache=Cache(tmp_path))
-    assert counts == ReuseCounts(sent=1, copies=1, answered=2, answers_of={"job_1": 2})
-    plan = ReusePlan(job)
-    assert plan.fate(0) == Send()
-    assert plan.fate(3) == CopyOf(0)
-    assert (answer_of(plan, 1), answer_of(plan, 2)) == (record("c"), record("a"))
+    counts = planned(job, "xcaxc", cache=cache(tmp_path, "job_1"))
+    assert counts == ReuseCounts(sent=1, copies=1, answered=3, answered_by={"job_1": 3})
+    assert held(job) == {1: record("c"), 2: record("a"), 4: record("c")}
+    assert [fates(job)[at] for at in (0, 3)] == [SENT, 1]
+    assert len(JobFolder(job).held.read_bytes()) == len(record("c") + record("a"))
 
 
-def test_only_successes_are_reused(tmp_path: Path) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a", "errored"), record("b", "expired"), record("c")]])
-    assert index_job(tmp_path, "job_1", map(of, "abc"), shards, mark=1) == 1
-    assert planned(tmp_path, "abc", cache=Cache(tmp_path)).answered == 1
+def test_without_dedupe_equal_requests_that_nobody_has_answered_are_all_sent(tmp_path: Path) -> None:
+    earlier_job(tmp_path, "job_1", "a")
+    assert planned(tmp_path, "axxa", dedupe=False, cache=cache(tmp_path, "job_1")).sent == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "model"), [(THERE, None), (ANY, "dep"), (Target("azure", HERE.host, "responses", "dep"), None)]
+)
+def test_an_answer_of_somebody_else_is_none(target: Target, model: str | None, tmp_path: Path) -> None:
+    earlier_job(tmp_path, "job_1", "a", target=target, model=model)
+    assert planned(tmp_path, "ab", cache=cache(tmp_path, "job_1")).answered == 0
+
+
+def test_an_answer_of_any_of_the_jobs_targets_serves_and_keeps_whose_it_is(tmp_path: Path) -> None:
+    earlier_job(tmp_path, "job_1", "a", target=THERE)
+    earlier_job(tmp_path, "job_2", "b", target=HERE)
+    earlier_job(tmp_path, "job_3", "c", target=ANY, model="m")
+    found = cache(tmp_path, "job_3", "job_2", "job_1")
+    counts = planned(tmp_path, "abc", targets=[HERE, THERE], cache=found)
+    assert counts.answered_by == {"job_1": 1, "job_2": 1}
+    with HeldRecords(JobFolder(tmp_path)) as records:
+        places = [records.place(fate - ANSWERED)[2] for fate in fates(tmp_path)[:2]]
+    assert places == [1, 0]
+
+
+def test_an_answer_at_two_targets_is_held_once(tmp_path: Path) -> None:
+    earlier_job(tmp_path, "job_1", "a", target=THERE)
+    earlier_job(tmp_path, "job_2", "a", target=HERE)
+    found = cache(tmp_path, "job_2", "job_1")
+    assert planned(tmp_path, "a", targets=[HERE, THERE], cache=found).answered_by == {"job_2": 1}
+    assert JobFolder(tmp_path).held.read_bytes() == record("a")
 
 
 def test_an_answer_held_outlives_the_job_it_came_from(tmp_path: Path) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a")]])
-    index_job(tmp_path, "job_1", [of("a")], shards, mark=1)
-    planned(tmp_path, "a", cache=Cache(tmp_path))
-    shards[0].path.unlink()
+    earlier_job(tmp_path, "job_1", "a")
+    planned(tmp_path, "a", cache=cache(tmp_path, "job_1"))
+    JobFolder.of(tmp_path, "job_1").joined(0).unlink()
     forget_job(tmp_path, "job_1")
-    assert ReusePlan(tmp_path).answer(0) == record("a")
+    assert held(tmp_path) == {0: record("a")}
 
 
 def test_results_of_a_job_that_was_deleted_are_not_found(tmp_path: Path) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a")]])
-    index_job(tmp_path, "job_1", [of("a")], shards, mark=1)
-    shards[0].path.unlink()
-    assert planned(tmp_path, "a", cache=Cache(tmp_path)).sent == 1
+    earlier_job(tmp_path, "job_1", "a")
+    JobFolder.of(tmp_path, "job_1").joined(0).unlink()
+    assert planned(tmp_path, "a", cache=cache(tmp_path, "job_1")).sent == 1
 
 
 def test_results_that_were_joined_anew_are_not_taken_for_others(tmp_path: Path) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a"), record("b")]])
-    index_job(tmp_path, "job_1", map(of, "ab"), shards, mark=2)
-    earlier_job(tmp_path, "job_1", [[record("b"), record("a")]])
-    assert planned(tmp_path, "ab", cache=Cache(tmp_path)).sent == 2
+    earlier_job(tmp_path, "job_1", "ab")
+    JobFolder.of(tmp_path, "job_1").joined(0).write_bytes(record("b") + record("a"))
+    assert planned(tmp_path, "ab", cache=cache(tmp_path, "job_1")).sent == 2
 
 
 def test_where_the_latest_jobs_result_is_gone_an_older_one_serves(tmp_path: Path) -> None:
     for job_id in ("job_1", "job_2"):
-        shards = earlier_job(tmp_path, job_id, [[record("a")]])
-        index_job(tmp_path, job_id, [of("a")], shards, mark=1)
-    assert planned(tmp_path, "a", cache=Cache(tmp_path)).answers_of == {"job_2": 1}
-    shards[0].path.unlink()
-    assert planned(tmp_path, "a", cache=Cache(tmp_path)).answers_of == {"job_1": 1}
+        earlier_job(tmp_path, job_id, "a")
+    found = cache(tmp_path, "job_2", "job_1")
+    assert planned(tmp_path, "a", cache=found).answered_by == {"job_2": 1}
+    JobFolder.of(tmp_path, "job_2").joined(0).unlink()
+    assert planned(tmp_path, "a", cache=found).answered_by == {"job_1": 1}
 
 
-def test_a_job_does_not_find_itself(tmp_path: Path) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a")]])
-    index_job(tmp_path, "job_1", [of("a")], shards, mark=1)
-    assert planned(tmp_path, "a", cache=Cache(tmp_path, leave_out="job_1")).sent == 1
+def test_what_a_job_held_itself_can_be_found_there(tmp_path: Path) -> None:
+    folder = JobFolder.of(tmp_path, "job_1")
+    folder.path.mkdir(parents=True)
+    folder.held.write_bytes(record("x") + record("a"))
+    asked = question(of("a"), answerer(HERE, None))
+    path = index_path(tmp_path / "cache", "job_1")
+    write_index(path, [Answer(asked, HELD, len(record("x")), record("a"))], 1)
+    planned(tmp_path, "a", cache=cache(tmp_path, "job_1"))
+    assert held(tmp_path) == {0: record("a")}
 
 
-@pytest.mark.parametrize("damage", [b"", b"something else", b"lbcache1" + bytes(1000), None])
+@pytest.mark.parametrize(
+    "damage", [b"", b"something else", b"lbcache1" + bytes(1000), b"lbcache1" + b"\xff\x00" * 1500, None]
+)
 def test_a_damaged_index_finds_nothing_and_breaks_nothing(tmp_path: Path, damage: bytes | None) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a")]])
-    index_job(tmp_path, "job_1", [of("a")], shards, mark=1)
-    path = tmp_path / "cache" / "job_1.idx"
+    path = earlier_job(tmp_path, "job_1", "a")
     path.write_bytes(path.read_bytes()[:-1] if damage is None else damage)
-    assert planned(tmp_path, "a", cache=Cache(tmp_path)).sent == 1
+    assert planned(tmp_path, "a", cache=cache(tmp_path, "job_1")).sent == 1
 
 
-def test_an_index_is_built_again_when_its_mark_is_another(tmp_path: Path) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a"), record("b", "errored")]])
-    assert not is_indexed(tmp_path, "job_1", 1)
-    index_job(tmp_path, "job_1", map(of, "ab"), shards, mark=1)
-    assert is_indexed(tmp_path, "job_1", 1)
-    assert not is_indexed(tmp_path, "job_1", 2)
-    shards = earlier_job(tmp_path, "job_1", [[record("a"), record("b")]])
-    index_job(tmp_path, "job_1", map(of, "ab"), shards, mark=2)
-    assert planned(tmp_path, "ab", cache=Cache(tmp_path)).answered == 2
+def test_an_index_is_out_of_date_when_its_mark_is_another(tmp_path: Path) -> None:
+    path = index_path(tmp_path / "cache", "job_1")
+    assert not is_indexed(path, 1)
+    earlier_job(tmp_path, "job_1", "a", mark=1)
+    assert is_indexed(path, 1)
+    assert not is_indexed(path, 2)
+    earlier_job(tmp_path, "job_1", "ab", mark=2)
+    assert planned(tmp_path, "ab", cache=cache(tmp_path, "job_1")).answered == 2
 
 
 def test_the_index_of_ten_thousand_results_finds_each_and_nothing_else(tmp_path: Path) -> None:
     names = [f"r{number}" for number in range(10_000)]
-    shards = earlier_job(
-        tmp_path, "job_1", [[record(name) for name in names[:4000]], [record(name) for name in names[4000:]]]
-    )
-    index_job(tmp_path, "job_1", map(of, names), shards, mark=0)
+    earlier_job(tmp_path, "job_1", names)
     wanted = [*names[::7], "not there"]
-    assert planned(tmp_path, wanted, cache=Cache(tmp_path)).answered == len(wanted) - 1
-    plan = ReusePlan(tmp_path)
-    assert all(answer_of(plan, at) == record(name) for at, name in enumerate(wanted[:-1]))
+    assert planned(tmp_path, wanted, cache=cache(tmp_path, "job_1")).answered == len(wanted) - 1
+    assert held(tmp_path) == {at: record(name) for at, name in enumerate(wanted[:-1])}
 
 
 def test_the_index_holds_no_text_and_is_its_owners(tmp_path: Path) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a-telling-name")]])
-    index_job(tmp_path, "job_1", [of("a-telling-name")], shards, mark=1)
-    path = tmp_path / "cache" / "job_1.idx"
+    path = earlier_job(tmp_path, "job_1", ["a-telling-name"])
     assert b"telling" not in path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
-
-
-@pytest.mark.parametrize("digests", ["a", "abc"])
-def test_requests_and_results_out_of_step_are_not_indexed(tmp_path: Path, digests: str) -> None:
-    shards = earlier_job(tmp_path, "job_1", [[record("a")], [record("b")]])
-    with pytest.raises(ValueError, match="there are more"):
-        index_job(tmp_path, "job_1", map(of, digests), shards, mark=1)
-    assert not is_indexed(tmp_path, "job_1", 1)
-
-
-def test_a_shard_without_all_its_records_is_not_indexed(tmp_path: Path) -> None:
-    (shard,) = earlier_job(tmp_path, "job_1", [[record("a")]])
-    with pytest.raises(BatchStorageError):
-        index_job(tmp_path, "job_1", map(of, "ab"), [JoinedShard(0, shard.path, 2)], mark=1)
-    assert not is_indexed(tmp_path, "job_1", 1)
