@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from langbatch_cli.money_text import budget_texts, cost_text
+from langbatch_cli.money_text import budget_texts, cost_text, reuse_text
 from langbatch_cli.render import Line, Piece, amount, cut, labelled, number, plain, visible, wrapped
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def job_lines(status: JobStatus, width: int | None, limit: int | None = None) ->
         "input", text + (f", {number(status.rejected)} rejected" if status.rejected else ""), width
     )
     lines += labelled("target", visible(status.target), width)
+    if status.reuse is not None:
+        lines += labelled("reuse", reuse_text(**status.reuse), width)
     lines += labelled("results", outcome_text(status), width)
     facts = [("tokens", token_text(status)), ("cost", cost_text(status))]
     facts += [("budget", text) for text in budget_texts(status)]

@@ -36,6 +36,16 @@ def budget_texts(status: JobStatus) -> list[str]:
     return texts
 
 
+def reuse_text(sent: int, copies: int, answered: int) -> str:
+    """`3 are sent, 2 are copies of these, 1 was answered by an earlier job`."""
+    parts = ["none is sent" if not sent else f"{number(sent)} {'is' if sent == 1 else 'are'} sent"]
+    if copies:
+        parts.append("1 is a copy" if copies == 1 else f"{number(copies)} are copies of these")
+    if answered:
+        parts.append(f"{number(answered)} {'was' if answered == 1 else 'were'} answered by earlier jobs")
+    return ", ".join(parts)
+
+
 def money(value: Decimal) -> str:
     """Two decimals; small amounts with two digits that say something."""
     if value >= 1 or value == 0:
@@ -66,6 +76,9 @@ def preview_lines(preview: Preview, width: int | None, limit: int | None) -> lis
     """Tokens, cost, quota and shards of what would be sent."""
     lines = token_lines(preview, width)
     cost = preview.forecast.cost
+    if preview.reuse is not None:
+        found = preview.reuse
+        lines = labelled("reuse", reuse_text(found.sent, found.copies, found.answered), width) + lines
     if cost is None:
         text = f"unknown: {preview.forecast.cost_unknown} (`langbatch prices` shows where that is said)"
     else:

@@ -12,7 +12,7 @@ from langbatch_cli import options
 from langbatch_cli.exits import Exit
 from langbatch_cli.explain import tell_failures
 from langbatch_cli.job_text import job_lines
-from langbatch_cli.money_text import preview_lines
+from langbatch_cli.money_text import preview_lines, reuse_text
 from langbatch_cli.render import (
     amount,
     intake_lines,
@@ -60,7 +60,11 @@ def submit(
     ] = None,
     dedupe: Annotated[
         bool,
-        typer.Option("--dedupe", help="Send equal requests of a batch once; each gets the result."),
+        typer.Option("--dedupe", help="Send requests that ask the same once; each gets the result."),
+    ] = False,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache", help="Do not send what earlier jobs here have an answer to; it is copied."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be sent. No network; nothing is stored.")
@@ -102,6 +106,8 @@ def submit(
         "split_by_model": split_by_model,
         "gzip": gzip,
         "max_requests_per_shard": max_requests_per_shard,
+        "dedupe": dedupe,
+        "cache": cache,
         "max_cost": options.amount_of_money(max_cost, "--max-cost"),
         "max_tokens": max_tokens,
         "api_version": api_version,
@@ -113,7 +119,7 @@ def submit(
     with session.manager(profile) as manager, session.input_file(manager, file) as source:
         if dry_run:
             return _dry_run(session, manager, source, provider, reading)
-        wishes = {**reading, "name": name, "new": new, "dedupe": dedupe}
+        wishes = {**reading, "name": name, "new": new}
         return _submit(session, manager, source, provider, wishes, wait=wait)
 
 
@@ -136,6 +142,9 @@ def _submit(
         for warning in submission.warnings:
             session.say(f"warning: {warning}")
         session.say(warning_lines(submission.intake, session.width))
+        reuse = session.stored["reuse"]
+        if submission.created and reuse is not None:
+            session.say(f"Of its requests {reuse_text(**reuse)}.")
         rejects = manager.rejects_file(job_id) if submission.intake.rejected else None
         if rejects is not None:
             refused = amount(submission.intake.rejected, "line")

@@ -78,6 +78,54 @@ def test_standard_input_becomes_a_job(langbatch: CommandLine) -> None:
     assert list((langbatch.home / "created").iterdir()) == []
 
 
+def test_what_need_not_be_sent_is_told_before_at_and_after_the_submit(
+    langbatch: CommandLine, tmp_path: Path, service: RunningServer
+) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    first.write_text(request_line("a", "One?") + request_line("b", "Two?"))
+    asked = ["Two?", "Three?", "Three?", "Two?", "Three?"]
+    second.write_text("".join(request_line(f"c{n}", question) for n, question in enumerate(asked)))
+    assert langbatch.here("submit", first, "--wait", "--deployment", "reused").code == 0
+    wishes = ("submit", second, "--deployment", "reused", "--dedupe", "--cache")
+    told = "1 is sent, 2 are copies of these, 2 were answered by earlier jobs"
+    assert told in langbatch.here(*wishes, "--dry-run").err
+    planned = langbatch.here(*wishes, "--dry-run", "--json").document
+    assert planned["reuse"] == {"sent": 1, "copies": 2, "answered": 2}
+    assert [shard["requests"] for shard in planned["shards"]] == [1]
+    ran = langbatch.here(*wishes, "--wait")
+    assert ran.code == 0
+    assert f"Of its requests {told}." in ran.err
+    status = langbatch.here("status", ran.job_id, "--json").document
+    assert status["reuse"] == planned["reuse"]
+    assert (status["total"], status["counts"]["succeeded"]) == (5, 5)
+    assert told in langbatch.here("status", ran.job_id).err
+    records = [json.loads(line) for line in langbatch.here("fetch", ran.job_id, "-o", "-").out.splitlines()]
+    assert [(r["custom_id"], r["line"], r["attempt"]) for r in records] == [
+        ("c0", 1, 0),
+        ("c1", 2, 1),
+        ("c2", 3, 1),
+        ("c3", 4, 0),
+        ("c4", 5, 1),
+    ]
+    assert langbatch.here("submit", first, "--deployment", "reused", "--json").document["reuse"] is None
+
+
+def test_a_file_that_is_answered_completely_is_done_without_a_call(
+    langbatch: CommandLine, requests_file: Path, tmp_path: Path, service: RunningServer
+) -> None:
+    options = ("--deployment", "answered", "--cache")
+    assert langbatch.here("submit", requests_file, "--wait", *options).code == 0
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(reversed(requests_file.read_text().splitlines(keepends=True))))
+    before = service.emulator.report()["calls"]
+    ran = langbatch.here("submit", other, *options)
+    assert ran.code == 0
+    assert "none is sent, 3 were answered by earlier jobs" in ran.err
+    assert "langbatch fetch" in ran.err
+    assert langbatch.here("fetch", ran.job_id, "-o", "-").out.count("succeeded") == 3
+    assert service.emulator.report()["calls"] == before
+
+
 def test_a_dry_run_sends_and_stores_nothing(
     langbatch: CommandLine, requests_file: Path, service: RunningServer
 ) -> None:
