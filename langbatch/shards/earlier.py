@@ -44,6 +44,7 @@ def find_earlier(
     """
     where = {_endpoint(target) for target in targets}
     indexes: list[Path] = []
+    unreadable: list[str] = []
     for job in reversed(store.jobs()):
         if not job.tally.succeeded or not any(_endpoint(target) in where for target in job.targets):
             continue
@@ -54,10 +55,16 @@ def find_earlier(
                 path = index_path(temporary, job.id)
             try:
                 write_index(path, _answers(store, home, job, on_progress), mark)
-            except (LangBatchError, OSError, ValueError) as error:
-                _log.info("results of job %s cannot be reused: %s", job.id, error)
+            except (LangBatchError, OSError) as error:
+                unreadable.append(f"{job.id} ({error})")
+                continue
+            except ValueError:
+                unreadable.append(f"{job.id} (its results and requests do not fit together)")
                 continue
         indexes.append(path)
+    if unreadable:
+        more = f" and {len(unreadable) - 1} more jobs" if unreadable[1:] else ""
+        _log.warning("results of job %s%s cannot be reused", unreadable[0], more)
     return Cache(home, indexes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,7 +240,6 @@ def test_a_job_that_was_retried_is_asked_anew(tmp_path: Path) -> None:
 def test_an_earlier_job_whose_files_are_damaged_is_no_obstacle(
     damage: str, here: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "langbatch")
     with here.manager() as manager:
         first = done(manager, written(tmp_path / "1.jsonl", list("ab")), **here.azure)
         folder = here.home / "jobs" / first
@@ -258,7 +256,9 @@ def test_an_earlier_job_whose_files_are_damaged_is_no_obstacle(
         job = done(manager, written(tmp_path / "2.jsonl", list("ba")), cache=True, **here.azure)
         check(manager, job, list("ba"))
         assert paid(here) == 4
-        assert f"results of job {first} cannot be reused" in caplog.text
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert f"results of job {first} (" in caplog.text
+        assert "cannot be reused" in caplog.text
 
 
 def test_a_preview_counts_what_would_be_sent_and_keeps_nothing(here: World, tmp_path: Path) -> None:

@@ -234,9 +234,13 @@ def _check_results(
     if not finished:
         return
     results = list(Delivery(world.home, job, finished).results(with_request=False))
-    wanted = [
-        f"r{number}" for shard in finished for number in range(shard.first, shard.first + shard.requests)
-    ]
+    # Requests repeat in turn: the first of each is sent, the others are its copies.
+    sent = sum(shard.requests for shard in shards)
+    numbers_of = {
+        shard.index: [n for n in range(job.total) if 0 <= n % sent - shard.first < shard.requests]
+        for shard in finished
+    }
+    wanted = [f"r{number}" for number in sorted(n for numbers in numbers_of.values() for n in numbers)]
     got = [result.custom_id for result in results]
     if got != wanted:
         for custom_id in sorted(set(got)):
@@ -252,17 +256,17 @@ def _check_results(
     for shard in finished:
         truth = _Truth(world, shard, store.attempts(job.key, shard.index), history[job.key, shard.index])
         outcomes = []
-        for number in range(shard.first, shard.first + shard.requests):
+        for number in numbers_of[shard.index]:
             result = by_id[f"r{number}"]
             outcomes.append(result.outcome)
-            _check_result(verdict, truth, result)
+            _check_result(verdict, truth, f"r{number % sent}", result)
         for outcome in set(outcomes):
             if outcomes.count(outcome) != getattr(shard.tally, outcome):
                 verdict.others.append(f"shard {shard.index} counts {shard.tally}, results say {outcomes}")
 
 
-def _check_result(verdict: Verdict, truth: _Truth, result: Result) -> None:
-    allowed, serial = truth.expected(result.custom_id)
+def _check_result(verdict: Verdict, truth: _Truth, asked_as: str, result: Result) -> None:
+    allowed, serial = truth.expected(asked_as)
     if serial is not None:
         body = (result.response or {}).get("body", {})
         if result.outcome != "succeeded" or body.get("id") != serial:

@@ -49,6 +49,7 @@ class Submitter(Process):
             RULES,
             others=TARGETS[1 : world.cast.targets],
             max_requests_per_shard=self._per_shard,
+            dedupe=world.cast.repeats > 1,
             # Ids are random otherwise, and a seed would not replay exactly.
             job_id=f"job_{world.ids_given:026d}",
         )

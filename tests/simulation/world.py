@@ -98,6 +98,8 @@ class Cast:
     cadence_seconds: float
     policy: Policy
     targets: int
+    #: How often every request stands in the input; one of them is sent.
+    repeats: int = 1
 
     @classmethod
     def of_seed(cls, rng: random.Random) -> Cast:
@@ -168,6 +170,7 @@ class World:
         cast.cancels = max(cast.cancels, turn.cancels)
         cast.retries = max(cast.retries, turn.retries)
         cast.targets = max(cast.targets, turn.targets)
+        cast.repeats = random.Random(f"{seed}/repeats").choice((1, 1, 2, 3))
         world = cls(seed, arena, rng, clock, Stage(clock, rng), plan, Chronicle(clock, plan), cast, client)
         for _ in range(cast.targets):
             world.open_service()
@@ -294,8 +297,9 @@ class World:
     def write_input(self, requests: int) -> Path:
         path = self.arena.inputs / f"in-{requests}.jsonl"
         lines = []
-        for number in range(requests):
-            body = {"model": "dep", "messages": [{"role": "user", "content": f"{self.seed} {number}"}]}
+        for number in range(requests * self.cast.repeats):
+            text = f"{self.seed} {number % requests}"
+            body = {"model": "dep", "messages": [{"role": "user", "content": text}]}
             line = {"custom_id": f"r{number}", "method": "POST", "url": "/chat/completions", "body": body}
             lines.append(json.dumps(line) + "\n")
         path.write_text("".join(lines))
