@@ -212,19 +212,24 @@ def _value(text: bytes, at: int, depth: int) -> int:
     `depth` is the level an array or object starting here would have.
     """
     closers: list[int] = []
+    # The keys so far of each open object; None for an array.
+    keys: list[set[str] | None] = []
     while True:
         mark = text[at] if at < len(text) else 0
         if mark == 0x7B or mark == 0x5B:
             if depth + len(closers) > MAX_DEPTH:
                 raise Flaw("too_deep", f"arrays and objects are nested more than {MAX_DEPTH} levels deep", at)
             closers.append(mark + 2)
+            known: set[str] | None = set() if mark == 0x7B else None
+            keys.append(known)
             at = _skip(text, at + 1)
             if text[at : at + 1] == bytes((mark + 2,)):
                 closers.pop()
+                keys.pop()
                 at += 1
             else:
-                if mark == 0x7B:
-                    at = _past_key(text, at)
+                if known is not None:
+                    at = _new_key(text, at, known)
                 continue
         elif mark == 0x22:
             at = _string(text, at)
@@ -235,23 +240,27 @@ def _value(text: bytes, at: int, depth: int) -> int:
             mark = text[at] if at < len(text) else 0
             if mark == closers[-1]:
                 closers.pop()
+                keys.pop()
                 at += 1
                 continue
             if mark != 0x2C:
                 raise _unexpected(text, at)
             at = _skip(text, at + 1)
-            if closers[-1] == 0x7D:
-                at = _past_key(text, at)
+            if (known := keys[-1]) is not None:
+                at = _new_key(text, at, known)
             break
         else:
             return at
 
 
-def _past_key(text: bytes, at: int) -> int:
-    at = _skip(text, _string(text, at))
-    if text[at : at + 1] != b":":
-        raise Flaw("invalid_json_line", "a key has no colon behind it", at)
-    return _skip(text, at + 1)
+def _new_key(text: bytes, at: int, known: set[str]) -> int:
+    """Where the value of the key at `at` starts; `known` are the object's keys before it, and gain it."""
+    key, value_start = _key(text, at)
+    if key in known:
+        # Parsers keep one and drop the other without a word, and not all the same one.
+        raise Flaw("duplicate_key", f"a key stands twice in one object, again at byte {at + 1}; keep one", at)
+    known.add(key)
+    return value_start
 
 
 def _unexpected(text: bytes, at: int) -> Flaw:

@@ -8,6 +8,7 @@ any size pass without becoming floats.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -93,11 +94,11 @@ _Texts = str | Annotated[_Tokens, Meta(min_length=1)]
 
 _Decode = Callable[[Any], Any]
 _decode_any: _Decode = msgspec.json.Decoder().decode
-_decode_plain: _Decode = msgspec.json.Decoder(Annotated[list[_PlainMessage], Meta(min_length=1)]).decode
-_decode_plain_input: _Decode = msgspec.json.Decoder(
-    str | Annotated[list[_PlainMessage], Meta(min_length=1)]
-).decode
+_decode_messages: _Decode = msgspec.json.Decoder(Annotated[list[_PlainMessage], Meta(min_length=1)]).decode
+_decode_input: _Decode = msgspec.json.Decoder(str | Annotated[list[_PlainMessage], Meta(min_length=1)]).decode
 _decode_texts: _Decode = msgspec.json.Decoder(_Texts).decode
+#: Two keys and two strings in each plain message.
+_QUOTES_PER_MESSAGE = 8
 
 
 class Unfit(Exception):
@@ -107,6 +108,29 @@ class Unfit(Exception):
         super().__init__(what)
         self.where = where
         self.what = what
+
+
+def _decode_plain(value: Any) -> list[_PlainMessage]:
+    messages: list[_PlainMessage] = _decode_messages(value)
+    _refuse_repeats(bytes(value), messages)
+    return messages
+
+
+def _decode_plain_input(value: Any) -> str | list[_PlainMessage]:
+    said: str | list[_PlainMessage] = _decode_input(value)
+    if not isinstance(said, str):
+        _refuse_repeats(bytes(value), said)
+    return said
+
+
+def _refuse_repeats(value: bytes, messages: list[_PlainMessage]) -> None:
+    """msgspec drops the first of two equal keys without a word, but its quotes are there; never fewer."""
+    quotes = value.count(b'"') - _QUOTES_PER_MESSAGE * len(messages)
+    if quotes:
+        # Those within the prompts, unless they are written as numbers: then nothing is proved.
+        quotes -= sum(message.content.count('"') for message in messages)
+        if quotes or b"\\u0022" in value:
+            raise Unfit("", "may repeat a key")
 
 
 def _decoded(type_: Any) -> Callable[[bytes], Any]:
@@ -363,16 +387,27 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
 }
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice")
+
+
+_decode_pairs: _Decode = json.JSONDecoder(object_pairs_hook=_without_repeats).decode
+
+
 def sound(value: bytes) -> bool:
     """Whether a value in a body, whose grammar msgspec has accepted unread, surely hides no fault.
 
-    Reading it in full refuses invalid UTF-8 and overflowing numbers; few brackets cannot nest deep. False
-    means only that the exact scanner must judge.
+    Reading it in full refuses invalid UTF-8, overflowing numbers and repeated keys; few brackets cannot
+    nest deep. False means only that the exact scanner must judge.
     """
-    if value.count(b"[") + value.count(b"{") > MAX_DEPTH - 2:
+    objects = value.count(b"{")
+    if value.count(b"[") + objects > MAX_DEPTH - 2:
         return False
     try:
         _decode_any(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if objects:
+            _decode_pairs(value.decode())
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return True

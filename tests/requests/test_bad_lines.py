@@ -103,11 +103,35 @@ def test_bad_18_repeated_keys_are_refused(tmp_path: Path, doubled: bytes) -> Non
     assert second(tmp_path, doubled) == ["duplicate_key"]
 
 
-def test_bad_18_repeated_keys_deeper_down_pass_untouched(tmp_path: Path) -> None:
-    deep = raw(b'{"a": 1, "a": 2}', b"metadata")
-    path = write(tmp_path, [deep])
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        (b'"role"', b'"role": "system", "role"'),
+        (b'"content"', b'"content": "", "content"'),
+        (b'"content"', b'"c\\u006fntent": "a \\" b \\\\", "content"'),
+        (b'"content": "hello"', b'"content": "", "content": "\\u0022\\u0022\\u0022\\u0022"'),
+        (b'"model"', b'"metadata": {"a": 1, "a": 2}, "model"'),
+        (b'"model"', b'"odd": [[{"a": {"b": 1, "c": {}, "b": 2}}]], "model"'),
+        (
+            b'"messages"',
+            b'"tools": [{"type": "function", "function": {"name": "f", "name": "g"}}], "messages"',
+        ),
+    ],
+)
+def test_bad_18_repeated_keys_are_refused_however_deep(tmp_path: Path, once: bytes, twice: bytes) -> None:
+    assert second(tmp_path, line(chat("b")).replace(once, twice, 1)) == ["duplicate_key"]
+    # Also where lines like it were accepted before, so that the quick way is taken.
+    good = [line(chat(f"g{number}")) for number in range(20)]
+    problems = keep(
+        write(tmp_path, [*good, line(chat("b")).replace(once, twice, 1)]), tmp_path / "many"
+    ).problems
+    assert [(problem.line, problem.code) for problem in problems] == [(21, "duplicate_key")]
+
+
+def test_quotes_in_a_prompt_are_no_repeated_keys(tmp_path: Path) -> None:
+    texts = ['"', "\\", '\\"', 'say "hi"', '\\\\"\\', '{"role": "user", "role": "user"}', "plain"] * 5
+    path = write(tmp_path, [line(chat(f"q{number}", text)) for number, text in enumerate(texts)])
     assert keep(path, tmp_path / "job").problems == ()
-    assert list(Snapshot(tmp_path / "job").lines(0, 1)) == [deep + b"\n"]
 
 
 @pytest.mark.parametrize("number", [str(2**64), "-" + "9" * 30, "9" * 5000])
