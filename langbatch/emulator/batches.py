@@ -9,7 +9,7 @@ from typing import Any
 from langbatch.emulator.admission import Asked, read_create, read_json
 from langbatch.emulator.blobs import blob_path
 from langbatch.emulator.context import Context
-from langbatch.emulator.execution import QUIRK_MARKS
+from langbatch.emulator.execution import QUIRK_MARKS, Totals
 from langbatch.emulator.files import Files, checked_expiry, expiry_floor, list_response, page_limit
 from langbatch.emulator.listing import BatchFilter
 from langbatch.emulator.objects import BatchRecord, LineFault, ParkedCreate
@@ -83,6 +83,7 @@ class Batches:
         oldest_first = call.family == "azure" and query.get("$orderby") == "created_at asc"
         oldest_first = oldest_first or context.fires("list-oldest-first") is not None
         oldest = self._oldest_served(now)
+        stale = context.fires("list-stale") is not None
         page: list[dict[str, Any]] = []
         more = False
         for record in context.storage.batches(
@@ -95,7 +96,7 @@ class Batches:
             if len(page) == limit:
                 more = True
                 break
-            page.append(self._show(record.id, looked=True))
+            page.append(self._as_made(record) if stale else self._show(record.id, looked=True))
         return list_response(context, "list", page, more or repeats)
 
     def cancel(self, call: Call, request: Request) -> Response:
@@ -118,6 +119,10 @@ class Batches:
     def _show(self, batch_id: str, *, looked: bool) -> dict[str, Any]:
         record, stage, totals = self._progress.look(batch_id, counts=looked)
         return render(self._context, record, stage, totals)
+
+    def _as_made(self, record: BatchRecord) -> dict[str, Any]:
+        young = replace(record, checked=None, ending=None, cancelled_at=None, cancel_seen_at=None)
+        return render(self._context, young, None, Totals())
 
     def _status(self, record: BatchRecord) -> str:
         record, stage, _ = self._progress.look(record.id, counts=False)

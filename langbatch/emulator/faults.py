@@ -94,6 +94,7 @@ _BEHAVIOURS: tuple[tuple[str, str, str | None, Kind], ...] = (
     ("download-truncated", "the connection closes after this share of the body", "0.5", "number"),
     ("download-short", "only this share of the body, with a matching Content-Length", "0.5", "number"),
     ("list-lag", "a new batch is not listed for this many seconds", "30", "number"),
+    ("list-stale", "the batch list shows each batch as it was when it was made", None, "text"),
     ("list-no-has-more", "batch list without has_more", None, "text"),
     ("list-repeats-cursor", "batch list ignores `after` and always has more", None, "text"),
     ("list-oldest-first", "batch list in the order of creation", None, "text"),

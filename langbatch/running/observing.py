@@ -1,7 +1,8 @@
 """Looking at many running batches with few calls: a page of the service's list shows a hundred.
 
-What a list shows is believed; that it does not show something, or cannot be read, says nothing about any
-batch. Those that are left are looked at one by one, a ration in each cycle.
+News in a list are believed; that it does not show something, or cannot be read, says nothing about any
+batch. Those that are left are looked at one by one, a ration in each cycle; and so are a few of those that
+it shows as they were before, since a list may be kept from one hour to the next.
 """
 
 from __future__ import annotations
@@ -198,9 +199,12 @@ class Observer:
 
     def _believe(self, group: Group, shown: Sequence[tuple[LiveBatch, RemoteBatch]], found: Look) -> None:
         now, running = self.clock.now(), list[Seen]()
+        doubted = self._doubted(group, shown)
         for live, batch in shown:
             age = _age(live, now)
             match d.judge_batch(batch, age):
+                case "running" if (live.job, live.index) in doubted:
+                    pass
                 case "running":
                     news = running_news(batch, live.batch_status, age, group.policy, self.roll(), now)
                     running.append(Seen(live, news.shard, news.attempt, news.event, batch.status))
@@ -210,6 +214,17 @@ class Observer:
                 case _:
                     pass  # a look at the batch itself says more, or confirms it
         self._record(group, running, found)
+
+    def _doubted(self, group: Group, shown: Sequence[tuple[LiveBatch, RemoteBatch]]) -> set[Spot]:
+        """A few of those that the list shows without news, to be looked at themselves; next time others."""
+        unchanged = [
+            (live.job, live.index)
+            for live, batch in shown
+            if batch.status == live.batch_status and (live.job, live.index) in group.due
+        ]
+        room = min(LEAST_SINGLE_LOOKS, group.looks_left - (len(group.due) - len(unchanged)))
+        first = int(self.roll() * len(unchanged))
+        return set((unchanged[first:] + unchanged[:first])[: max(0, room)])
 
     def _record(self, group: Group, seen: Sequence[Seen], found: Look) -> None:
         written = self.store.record_seen(seen)

@@ -340,6 +340,15 @@ def test_list_can_repeat_its_cursor_for_ever(start: Start) -> None:
     assert ([batch["id"] for batch in page["data"]], page["has_more"]) == ([batch_id], True)
 
 
+def test_list_can_show_a_batch_as_it_was_made(start: Start) -> None:
+    caller = start("openai", faults=("list-stale@1",))
+    batch_id = caller.begin(request_lines(1))
+    ended = caller.finish(batch_id)
+    stale, fresh = (caller.call("GET", "/batches").json()["data"][0] for _ in range(2))
+    assert (stale["id"], stale["status"], stale["output_file_id"]) == (batch_id, "validating", None)
+    assert fresh == ended
+
+
 @pytest.mark.parametrize("verb", ["list", "list-files"])
 def test_new_item_appears_in_lists_only_after_a_while(start: Start, verb: str) -> None:
     """Item 23."""

@@ -53,7 +53,8 @@ def test_a_batch_that_no_list_shows_is_looked_at_itself_and_not_searched_for_in_
         assert place.cycle(600.0) == {"list": 1, "poll": 1}
         assert looked_at_now(place) == 5
         for _ in range(3):
-            assert place.cycle() == {"list": 1, "poll": 1}
+            # The others bring no news, and are looked at as well.
+            assert place.cycle() == {"list": 1, "poll": 5}
             assert looked_at_now(place) == 5
         assert attentions(place) == {None}
 
@@ -78,7 +79,19 @@ def test_a_list_that_fails_leaves_every_batch_to_a_look_of_its_own(tmp_path: Pat
         assert {count.get("list", 0) for count in calls} == {0, 1}
         assert {count["poll"] for count in calls} == {5}
         place.emulator.remove_faults()
-        assert place.cycle(3700.0) == {"list": 1}
+        assert place.cycle(3700.0)["list"] == 1
+
+
+@pytest.mark.parametrize("count", [LIST_FROM, 3 * LEAST_SINGLE_LOOKS])
+def test_a_list_that_shows_what_was_long_ago_hides_no_end(tmp_path: Path, count: int) -> None:
+    with ground(tmp_path, running_seconds=500.0, faults=("list-stale",)) as place:
+        job = place.live_job(count)
+        place.here.clock.sleep(600.0)
+        cycles = 0
+        while not place.manager.status(job).finished:
+            cycles += 1
+            assert cycles <= 2 + count // LEAST_SINGLE_LOOKS
+        assert place.manager.status(job).all_succeeded
 
 
 def test_a_list_that_breaks_off_is_believed_as_far_as_it_came(tmp_path: Path) -> None:
