@@ -8,18 +8,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import langbatch
 import langbatch_cli
 from langbatch.emulator import RowError, RunningServer
-from langbatch_cli.app import main
+from langbatch_cli import exits
+from langbatch_cli.app import app, main
 
+COMMANDS = frozenset(info.callback.__name__ for info in app.registered_commands if info.callback)
 #: Long enough for a loaded machine; a run that takes longer hangs.
 RUN_SECONDS = 300.0
 _FOREIGN = ("AZURE_", "OPENAI_", "LANGBATCH_", "PYTHON")
@@ -33,6 +35,12 @@ class Ran:
     code: int
     out: str
     err: str
+
+    def of(self, arguments: Sequence[object]) -> Self:
+        """This run, of a command that says it may end so."""
+        command = next((str(word) for word in arguments if str(word) in COMMANDS), "")
+        assert self.code in exits.of_command(command), f"{command} ended with {self.code}: {self.err}"
+        return self
 
     @property
     def document(self) -> dict[str, Any]:
@@ -71,7 +79,7 @@ class CommandLine:
             timeout=RUN_SECONDS,
             check=False,
         )
-        return Ran(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
+        return Ran(ran.returncode, ran.stdout.decode(), ran.stderr.decode()).of(arguments)
 
     def here(self, *arguments: object, **variables: str) -> Ran:
         """The same without a process: what takes a second there takes a moment here. For the steps that lead
@@ -89,7 +97,7 @@ class CommandLine:
             os.environ.clear()
             os.environ.update(saved)
         told = [stream.buffer.getvalue().decode() for stream in (out, err)]
-        return Ran(code, *told)
+        return Ran(code, *told).of(arguments)
 
     @contextmanager
     def started(

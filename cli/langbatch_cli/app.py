@@ -15,6 +15,7 @@ from langbatch_cli import (
     emulator,
     ending,
     events,
+    exits,
     explain,
     fetch,
     gc,
@@ -58,7 +59,7 @@ for function in (
     emulator.emulator,
     demo.demo,
 ):
-    app.command()(function)
+    app.command(epilog=exits.sentence(exits.of_command(function.__name__)))(function)
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,7 +68,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=exits.sentence(tuple(Exit)))
 def langbatch_command(
     ctx: typer.Context,
     json: options.Json = False,
@@ -80,10 +81,6 @@ def langbatch_command(
     request comes out, in input order, paid for once.
 
     Text for people goes to standard error, data to standard output.
-
-    Exit codes: 0 done; 1 unexpected; 2 usage; 3 input invalid; 4 finished, but not every request succeeded;
-    5 credentials or configuration; 6 provider unreachable or refusing; 7 not finished yet; 8 needs operator;
-    130 detached by Ctrl-C.
     """
     options.session_of(ctx, json, home)
 

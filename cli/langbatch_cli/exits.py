@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import langbatch
@@ -23,6 +24,51 @@ class Exit(IntEnum):
     UNFINISHED = 7
     OPERATOR = 8
     DETACHED = 130
+
+
+#: What each code says, in the words of `--help` and of the documents.
+MEANINGS: Mapping[Exit, str] = MappingProxyType(
+    {
+        Exit.DONE: "done",
+        Exit.UNEXPECTED: "unexpected",
+        Exit.USAGE: "usage",
+        Exit.INPUT_INVALID: "input invalid",
+        Exit.UNSUCCESSFUL: "finished, but not every request succeeded",
+        Exit.SETUP: "credentials or configuration",
+        Exit.PROVIDER: "provider unreachable or refusing",
+        Exit.UNFINISHED: "not finished yet",
+        Exit.OPERATOR: "needs operator",
+        Exit.DETACHED: "detached by Ctrl-C",
+    }
+)
+#: With these any command may end; 2 is also for a job that is not there, or not in a state for it.
+ALWAYS: tuple[Exit, ...] = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE, Exit.SETUP, Exit.DETACHED)
+#: With these some commands may end, too. Every run of a command in the tests is held against this.
+OF_COMMAND: Mapping[str, tuple[Exit, ...]] = MappingProxyType(
+    {
+        "build": (Exit.INPUT_INVALID,),
+        "validate": (Exit.INPUT_INVALID,),
+        "submit": (Exit.INPUT_INVALID, Exit.UNSUCCESSFUL, Exit.PROVIDER, Exit.OPERATOR),
+        "status": (Exit.OPERATOR,),
+        "watch": (Exit.UNSUCCESSFUL, Exit.PROVIDER, Exit.OPERATOR),
+        "fetch": (Exit.UNSUCCESSFUL, Exit.UNFINISHED),
+        "retry": (Exit.PROVIDER,),
+        "resume": (Exit.UNSUCCESSFUL, Exit.PROVIDER, Exit.UNFINISHED, Exit.OPERATOR),
+        "reconcile": (Exit.PROVIDER,),
+        "gc": (Exit.PROVIDER,),
+        "recover": (Exit.PROVIDER, Exit.OPERATOR),
+    }
+)
+
+
+def sentence(codes: Sequence[Exit]) -> str:
+    """`Exit codes: 0 done; …`, for `--help`."""
+    return f"Exit codes: {'; '.join(f'{code.value} {MEANINGS[code]}' for code in codes)}."
+
+
+def of_command(name: str) -> tuple[Exit, ...]:
+    """Every code that the command may end with, in order."""
+    return tuple(sorted({*ALWAYS, *OF_COMMAND.get(name, ())}))
 
 
 def of_error(error: langbatch.LangBatchError) -> Exit:
