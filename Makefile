@@ -1,7 +1,7 @@
 # What takes one word here is otherwise long to type. `.ci/run` makes .venv.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check recipes campaign campaign-killing campaign-simulation
+.PHONY: check docs docs-serve pages pictures recipes campaign campaign-killing campaign-simulation
 
 check:  ## what CI runs: lint, types, all tests, with the newest and the oldest dependencies
 	.ci/run
@@ -13,6 +13,18 @@ recipes:  ## docs/how-to/pipelines.md with Airflow and with Prefect, in environm
 	python3 -m venv .venv-prefect
 	.venv-prefect/bin/python -m pip install -q -e '.[test]' 'prefect>=3,<4'
 	.venv-prefect/bin/python -m pytest -q tests/pipelines
+
+docs:  ## the site in docs/_site; a broken link, a page that is nowhere or a foreign request fails
+	PYTHONPATH=docs $(PYTHON) -m making.site
+
+docs-serve: docs  ## the same, to look at
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory docs/_site 8000
+
+pages:  ## the pages that are made from the code: commands, error codes, states
+	PYTHONPATH=docs $(PYTHON) -m making
+
+pictures:  ## docs/screens, drawn anew
+	PYTHONPATH=docs $(PYTHON) -m making.screens
 
 campaign: campaign-killing campaign-simulation  ## both long campaigns, with their reports
 
