@@ -76,7 +76,7 @@ def read_profile(path: Path, name: str) -> Profile:
     except FileNotFoundError:
         raise SetupError(
             f"there is no profile {name!r}: {path} does not exist",
-            hint="docs/profiles.md shows what such a file looks like",
+            hint="docs/reference/configuration.md shows what such a file looks like",
             code="no_profile",
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
