@@ -45,10 +45,11 @@ _UNREAD = {"X-Stainless-Raw-Response": "stream"}
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A 2xx answer, read. Header names are lower case."""
+    """A 2xx answer, read. Header names are lower case. `secrets`: what it may echo."""
 
     headers: Mapping[str, str]
     body: bytes
+    secrets: tuple[str, ...] = ()
 
 
 class Exchange:
@@ -100,7 +101,7 @@ class Exchange:
                 body += block
                 if len(body) > REPLY_LIMIT_BYTES:
                     raise FateUnknown("the reply is far too large", status=response.status_code)
-            return Reply(headers, bytes(body))
+            return Reply(headers, bytes(body), self._sent_secrets(response))
 
     @contextmanager
     def open(
@@ -165,6 +166,12 @@ class Exchange:
                 return
             yield block
 
+    def _sent_secrets(self, response: Any) -> tuple[str, ...]:
+        """Also what a user's own client has put into its headers, whose tokens nobody else knows."""
+        sent = response.request.headers
+        words = f"{sent.get('Authorization', '')} {sent.get('api-key', '')}".split()
+        return (*self.secrets, *(word for word in words if word.lower() not in ("bearer", "basic")))
+
     def close(self) -> None:
         """Close our own client; a user's stays open."""
         self._access.close()
@@ -214,7 +221,7 @@ class Exchange:
                 header_map(response),
                 _error_body(response),
                 now=time.time(),
-                known_secrets=self.secrets,
+                known_secrets=self._sent_secrets(response),
             )
         except Exception as problem:  # the SDK, its transport, hooks of a user's client
             trouble = self._trouble(problem, making=verb in MAKING_VERBS)

@@ -122,7 +122,9 @@ class FilesAndBatches:
             files=[("file", (filename, stream, "application/octet-stream"))],
             seconds=TRANSFER_SECONDS,
         )
-        document, file = self._read(reply, lambda body: _both(body, wire.remote_file))
+        document, file = self._read(
+            reply, lambda body: _both(body, lambda found: wire.remote_file(found, reply.secrets))
+        )
         if with_expiry:
             # Null is no echo: some services fill it in later, some ignore the wish.
             self._expiry_honoured = wire.file_expires_at(document) is not None
@@ -130,12 +132,12 @@ class FilesAndBatches:
 
     def get_file(self, file_id: str) -> RemoteFile:
         reply = self._exchange.call("get_file", "get", f"/files/{_segment(file_id)}")
-        return self._read(reply, lambda body: wire.remote_file(wire.json_object(body)))
+        return self._read(reply, lambda body: wire.remote_file(wire.json_object(body), reply.secrets))
 
     def list_files(self, after: str | None = None) -> FilePage:
         query = {"purpose": "batch", **({"after": after} if after else {})}
         reply = self._exchange.call("list_files", "get", "/files", query=query)
-        return self._read(reply, lambda body: wire.file_page(body, reply.headers))
+        return self._read(reply, lambda body: wire.file_page(body, reply.headers, reply.secrets))
 
     def delete_file(self, file_id: str) -> None:
         reply = self._exchange.call("delete_file", "delete", f"/files/{_segment(file_id)}")
@@ -206,7 +208,7 @@ class FilesAndBatches:
     def list_batches(self, after: str | None = None) -> BatchPage:
         query = {"limit": BATCHES_PER_PAGE, **({"after": after} if after else {})}
         reply = self._exchange.call("list_batches", "get", "/batches", query=query)
-        return self._read(reply, lambda body: wire.batch_page(body, reply.headers))
+        return self._read(reply, lambda body: wire.batch_page(body, reply.headers, reply.secrets))
 
     def cancel_batch(self, batch_id: str) -> RemoteBatch:
         path = f"/batches/{_segment(batch_id)}/cancel"
@@ -218,7 +220,7 @@ class FilesAndBatches:
     # ------------------------------------------------------------ replies
 
     def _batch(self, reply: Reply) -> RemoteBatch:
-        return self._read(reply, lambda body: wire.remote_batch(wire.json_object(body)))
+        return self._read(reply, lambda body: wire.remote_batch(wire.json_object(body), reply.secrets))
 
     def _this_batch(self, batch_id: str, reply: Reply) -> RemoteBatch:
         batch = self._batch(reply)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -167,8 +167,8 @@ def _status(value: object) -> str | None:
 # ---------------------------------------------------------------- objects
 
 
-def remote_file(document: Mapping[str, Any]) -> RemoteFile:
-    """A file object; `Garbled` without an id."""
+def remote_file(document: Mapping[str, Any], known: Collection[str] = ()) -> RemoteFile:
+    """A file object; `Garbled` without an id. `known`: secrets that it may echo."""
     identity = _text(document.get("id"))
     if identity is None:
         raise Garbled("the reply is a file object without an id")
@@ -181,7 +181,7 @@ def remote_file(document: Mapping[str, Any]) -> RemoteFile:
         # Compared with our own name, so never cut or cleaned: a gateway's rename must show.
         filename=filename,
         created_at=_moment(document.get("created_at")),
-        status_details=safe_text(details) if details else None,
+        status_details=safe_text(details, known=known) if details else None,
     )
 
 
@@ -190,8 +190,9 @@ def file_expires_at(document: Mapping[str, Any]) -> float | None:
     return _moment(document.get("expires_at"))
 
 
-def remote_batch(document: Mapping[str, Any]) -> RemoteBatch:
-    """A batch object; `Garbled` without an id. Without a status it is `unknown`, and polled on."""
+def remote_batch(document: Mapping[str, Any], known: Collection[str] = ()) -> RemoteBatch:
+    """A batch object; `Garbled` without an id. Without a status it is `unknown`, and polled on. `known`:
+    secrets that it may echo."""
     identity = _text(document.get("id"))
     if identity is None:
         raise Garbled("the reply is a batch object without an id")
@@ -204,7 +205,7 @@ def remote_batch(document: Mapping[str, Any]) -> RemoteBatch:
         created_at=_moment(document.get("created_at")),
         expires_at=_moment(document.get("expires_at")),
         counts=_counts(document.get("request_counts")),
-        faults=_faults(document.get("errors")),
+        faults=_faults(document.get("errors"), known),
         metadata=_metadata(document.get("metadata")),
         usage=_usage(document.get("usage")),
         endpoint=_text(document.get("endpoint")),
@@ -217,17 +218,17 @@ def _counts(value: object) -> BatchCounts | None:
     return BatchCounts(*(_whole(value.get(name)) or 0 for name in ("total", "completed", "failed")))
 
 
-def _faults(value: object) -> tuple[BatchFault, ...]:
+def _faults(value: object, known: Collection[str]) -> tuple[BatchFault, ...]:
     entries = value.get("data") if isinstance(value, dict) else value
     if not isinstance(entries, list):
         return ()
-    return tuple(_fault(entry) for entry in entries[:_FAULTS_KEPT] if isinstance(entry, dict))
+    return tuple(_fault(entry, known) for entry in entries[:_FAULTS_KEPT] if isinstance(entry, dict))
 
 
-def _fault(entry: Mapping[str, Any]) -> BatchFault:
+def _fault(entry: Mapping[str, Any], known: Collection[str]) -> BatchFault:
     return BatchFault(
-        code=clean_text(_text(entry.get("code")) or "unknown", 100),
-        message=safe_text(_text(entry.get("message")) or ""),
+        code=safe_text(_text(entry.get("code")) or "unknown", 100, known),
+        message=safe_text(_text(entry.get("message")) or "", known=known),
         line=_whole(entry.get("line")),  # an int on OpenAI, a string in Azure's dated spec, often null
     )
 
@@ -259,17 +260,17 @@ def _usage(value: object) -> Usage | None:
 # ---------------------------------------------------------------- pages
 
 
-def batch_page(body: bytes, headers: Mapping[str, str]) -> BatchPage:
+def batch_page(body: bytes, headers: Mapping[str, str], known: Collection[str] = ()) -> BatchPage:
     """One page of batches; `Garbled` when any entry cannot be read."""
     entries, has_more = _page(body)
-    batches = tuple(remote_batch(entry) for entry in entries)
+    batches = tuple(remote_batch(entry, known) for entry in entries)
     return BatchPage(batches, has_more, http_date(headers.get("date")))
 
 
-def file_page(body: bytes, headers: Mapping[str, str]) -> FilePage:
+def file_page(body: bytes, headers: Mapping[str, str], known: Collection[str] = ()) -> FilePage:
     """One page of files; `Garbled` when any entry cannot be read."""
     entries, has_more = _page(body)
-    files = tuple(remote_file(entry) for entry in entries)
+    files = tuple(remote_file(entry, known) for entry in entries)
     return FilePage(files, has_more, http_date(headers.get("date")))
 
 

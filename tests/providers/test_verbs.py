@@ -465,6 +465,29 @@ def test_an_error_names_no_key_even_in_its_chain(service: ScriptedService) -> No
     assert refusal.value.__context__ is None
 
 
+def test_a_secret_echoed_in_a_success_is_masked(service: ScriptedService) -> None:
+    fault = {"code": f"bad-{KEY}", "message": f"\x1b[31mno deployment for {KEY}"}
+    failed = {**BATCH, "status": "failed", "errors": {"data": [fault]}}
+    details = {**FILE, "status": "error", "status_details": f"refused {KEY}"}
+    service.will(
+        Answer(200, failed),
+        Answer(200, {"data": [failed]}),
+        Answer(200, details),
+        Answer(200, {"data": [details]}),
+    )
+    with opened(service) as provider:
+        answers = [
+            provider.get_batch("batch_1"),
+            *provider.list_batches().batches,
+            provider.get_file("file-1"),
+            *provider.list_files().files,
+        ]
+    assert len(answers) == 4
+    assert KEY not in repr(answers)
+    assert "no deployment for ***" in repr(answers)
+    assert "x1b" not in repr(answers)
+
+
 def test_a_wrong_path_is_told_from_a_missing_file(service: ScriptedService) -> None:
     service.will(
         Answer(404, {"error": {"code": "404", "message": "Resource not found"}}),
@@ -727,6 +750,25 @@ def test_a_users_client_keeps_its_own_token_provider(service: ScriptedService) -
     provider = open_provider(target, credentials)
     provider.get_batch("batch_1")
     assert service.asked[0].headers["authorization"] == "Bearer theirs"
+    client.close()
+
+
+def test_a_users_clients_own_token_is_masked_too(service: ScriptedService) -> None:
+    client = openai.AzureOpenAI(
+        azure_endpoint=service.url,
+        api_version="2024-10-21",
+        azure_ad_token_provider=lambda: "their-own-token",
+    )
+    fault = {"code": "invalid_request", "message": "their-own-token is for another deployment"}
+    service.will(
+        Answer(403, {"error": {"code": "403", "message": "their-own-token may not"}}),
+        Answer(200, {**BATCH, "status": "failed", "errors": {"data": [fault]}}),
+    )
+    provider = open_provider(*resolve_target("azure", "chat_completions", client=client))
+    with pytest.raises(AccessRefused) as refusal:
+        provider.get_batch("batch_1")
+    assert refusal.value.message == "HTTP 403: *** may not"
+    assert provider.get_batch("batch_1").faults[0].message == "*** is for another deployment"
     client.close()
 
 
