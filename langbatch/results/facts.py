@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from langbatch.results.pieces import piece_blocks
 from langbatch.results.rows import GarbledRow, Row, ids_in_garbage, quick_success, read_row
+from langbatch.results.skeletons import Shelf
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -27,31 +28,38 @@ OVERSIZED: Final = 1
 
 def facts(file: BinaryIO, max_row_bytes: int, start: int = 0, end: int | None = None) -> Iterator[Fact]:
     """The facts of all rows, or of those between two places where rows begin, in order."""
-    for offset, lines, oversized_bytes in piece_blocks(file, max_row_bytes, start, end):
+    shelf = Shelf()
+    for offset, parts, oversized_bytes in piece_blocks(file, max_row_bytes, start, end):
         if oversized_bytes:
-            yield offset, oversized_bytes, ids_in_garbage(lines[0]), OVERSIZED, None, None
+            yield offset, oversized_bytes, ids_in_garbage(parts[0]), OVERSIZED, None, None
             continue
-        at = offset
-        for line in lines:
-            length = len(line)
-            offset, at = at, at + length + 1
-            if not length or line[0] != 0x7B or line[-1] != 0x7D:
-                # White space around a row is no part of it.
-                stripped = line.strip(b" \t\r")
-                if not stripped:
-                    continue
-                offset += line.index(stripped[:1])
-                line, length = stripped, len(stripped)
-            quick = quick_success(line)
-            if quick is not None:
-                yield offset, length, *quick, None
-                continue
-            try:
-                row = read_row(line)
-            except GarbledRow as garbled:
-                yield offset, length, garbled.custom_ids, 0, None, None
-            else:
-                yield offset, length, row.custom_id, 0, row.usage, row
+        for text in parts:
+            found: list[Fact] = []
+            rows = shelf.cut(text)
+            at, size = 0, len(text)
+            while (at := shelf.run(rows, text, at, offset, found.append)) < size:
+                newline = text.find(b"\n", at)
+                end_of_row = newline + 1 if newline >= 0 else size
+                found += _facts_of_row(text[at:end_of_row], offset + at, shelf)
+                at = end_of_row
+            yield from found
+            offset += size
+
+
+def _facts_of_row(line: bytes, offset: int, shelf: Shelf) -> list[Fact]:
+    """None for a blank line. White space around a row is no part of it."""
+    data = line.strip(b" \t\r\n")
+    if not data:
+        return []
+    offset += line.index(data[:1])
+    plain = quick_success(data, shelf)
+    if plain is not None:
+        return [(offset, len(data), *plain, None)]
+    try:
+        row = read_row(data)
+    except GarbledRow as garbled:
+        return [(offset, len(data), garbled.custom_ids, 0, None, None)]
+    return [(offset, len(data), row.custom_id, 0, row.usage, row)]
 
 
 def facts_of_range(path: Path, max_row_bytes: int, start: int, end: int) -> list[Fact]:

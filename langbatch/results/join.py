@@ -134,8 +134,8 @@ def _write_records(
     unsuccessful: list[Unsuccessful] = []
     attempts = [source.attempt for source in ledger.sources]
     descriptors = [source.descriptor for source in ledger.sources]
-    # Rows are read straight to where they are written from, around our own keys: fresh memory for each
-    # would cost more than reading it.
+    # Rows are read straight to where they are written from, behind room for our own keys; then what comes
+    # before those moves up. Fresh memory for each row would cost more than reading it.
     buffer = bytearray(_BUFFER_BYTES)
     view = memoryview(buffer)
     at = 0
@@ -157,11 +157,12 @@ def _write_records(
                     row = ledger.stored_row(request)
                     out.write(b"".join((row[:splice], ours, row[splice:], b"\n")))
                     continue
-            key = at + splice
-            rest, end = key + len(ours), at + record_bytes - 1
-            if preadv(descriptors[source], (view[at:key], view[rest:end]), offset) != length:
+            row_at = at + len(ours)
+            end = row_at + length
+            if preadv(descriptors[source], (view[row_at:end],), offset) != length:
                 raise piece_changed()
-            view[key:rest] = ours
+            head = row_at + splice
+            view[at:head] = buffer[row_at:head] + ours
             buffer[end] = 0x0A
             at = end + 1
             continue

@@ -17,61 +17,75 @@ _BOM: Final = b"\xef\xbb\xbf"
 def piece_blocks(
     file: BinaryIO, max_row_bytes: int = MAX_ROW_BYTES, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[int, list[bytes], int]]:
-    """(offset, rows without their newlines, 0), block by block: blank rows and white space included.
+    """(offset, what lies there in parts, 0), block by block. A part holds whole rows, each with its newline:
+    blank rows and white space included. Only the last row of all may lack it.
 
-    Split on `\\n` bytes alone: U+2028 and its kin stand raw inside JSON strings. A row over the limit is not
-    held: it comes alone, as (offset, [its first bytes], its length). `start` and `end` are places where rows
-    begin.
+    Rows end at `\\n` bytes alone: U+2028 and its kin stand raw inside JSON strings. A row over the limit is
+    not held: it comes alone, as (offset, [its first bytes], its length). `start` and `end` are places where
+    rows begin.
     """
-    pending: list[bytes] = []
-    pending_bytes = 0
-    oversized: bytes | None = None
+    begun = _Begun(max_row_bytes)
     file.seek(start)
     left = None if end is None else end - start
-    while True:
-        block = file.read(_BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left))
+    while block := file.read(_BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)):
         if left is not None:
             left -= len(block)
-        if start == 0 and not pending and oversized is None and block.startswith(_BOM):
+        if start == 0 and not begun.size and block.startswith(_BOM):
             block = block[len(_BOM) :]
             start = len(_BOM)
-        lines = block.split(b"\n")
-        rest = lines.pop()
-        if not block:
-            if pending or oversized is not None:
-                lines = [b""]
+        last = block.rfind(b"\n") + 1
+        parts = [block[:last]] if last else []
+        if last and begun.size:
+            first = block.index(b"\n") + 1
+            parts = [block[first:last]] if first < last else []
+            length = begun.size + first - 1
+            row = begun.end(block[:first])
+            if length > max_row_bytes:
+                yield start, [row[:_HEAD_BYTES]], length
+                start += length + 1
             else:
-                return
-        if lines and (pending or oversized is not None):
-            # The end of a row that began in an earlier block.
-            length = pending_bytes + len(lines[0])
-            if oversized is not None:
-                yield start, [oversized], length
-                del lines[0]
-            elif length > max_row_bytes:
-                yield start, [b"".join([*pending, lines[0]])[:_HEAD_BYTES]], length
-                del lines[0]
-            else:
-                lines[0] = b"".join([*pending, lines[0]])
-                length = -1
-            start += length + 1
-            pending, pending_bytes, oversized = [], 0, None
-        if lines:
-            if len(lines[0]) <= max_row_bytes >= _BLOCK_BYTES:
-                yield start, lines, 0
-                start += sum(map(len, lines)) + len(lines)
-            else:
-                for line in lines:
-                    if len(line) > max_row_bytes:
-                        yield start, [line[:_HEAD_BYTES]], len(line)
-                    else:
-                        yield start, [line], 0
-                    start += len(line) + 1
-        if not block:
-            return
-        if rest and oversized is None:
-            pending.append(rest)
-        pending_bytes += len(rest)
-        if oversized is None and pending_bytes > max_row_bytes:
-            oversized = b"".join(pending)[:_HEAD_BYTES]
-            pending = []
+                parts.insert(0, row)
+        if parts:
+            yield from _whole_rows(start, parts, max_row_bytes)
+            start += sum(map(len, parts))
+        begun.add(block[last:])
+    if begun.size:
+        length = begun.size
+        row = begun.end()
+        yield (start, [row[:_HEAD_BYTES]], length) if length > max_row_bytes else (start, [row], 0)
+
+
+def _whole_rows(start: int, parts: list[bytes], max_row_bytes: int) -> Iterator[tuple[int, list[bytes], int]]:
+    if max_row_bytes >= _BLOCK_BYTES:
+        yield start, parts, 0
+        return
+    for row in b"".join(parts).split(b"\n")[:-1]:
+        if len(row) > max_row_bytes:
+            yield start, [row[:_HEAD_BYTES]], len(row)
+        else:
+            yield start, [row + b"\n"], 0
+        start += len(row) + 1
+
+
+class _Begun:
+    """A row whose end has not been read yet. Of one that is too long, only the first bytes are kept."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.size = 0
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+
+    def add(self, part: bytes) -> None:
+        if part and self.size <= self._max_bytes:
+            self._parts.append(part)
+            if self.size + len(part) > self._max_bytes:
+                self._parts = [b"".join(self._parts)[:_HEAD_BYTES]]
+        self.size += len(part)
+
+    def end(self, rest: bytes = b"") -> bytes:
+        """The row with the rest of it, or its first bytes; then there is none."""
+        if self.size <= self._max_bytes:
+            self._parts.append(rest)
+        row = b"".join(self._parts)
+        self._parts, self.size = [], 0
+        return row

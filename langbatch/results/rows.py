@@ -4,8 +4,8 @@ Facts from the wire reference, section 5: a row is `{id?, custom_id, response, e
 failed over HTTP has `error: null` and tells its story in `response.body.error`; one that never ran has
 `response: null`. Success is `error` null and a status of 2xx, nothing else.
 
-Two readers give the same answer. `quick_success` takes rows as services write them today, at the speed
-of one scan; whatever it does not know for certain goes to `read_row`, which is exact and slower.
+Two readers give the same answer. `quick_success` takes rows as services write them today, by comparison
+(see `skeletons`); whatever it does not know for certain goes to `read_row`, which is exact and slower.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Final
 import msgspec
 
 from langbatch.records import Outcome, Usage
+from langbatch.results.members import SPACE, STRING, UNREADABLE, NotARow, members
+from langbatch.results.skeletons import Plain, Shelf
 
 _EXPIRED_CODES: Final = frozenset({"batch_expired", "expired"})
 #: The name of the cancelled code is unverified (wire reference, section 4), so a family is taken.
@@ -27,21 +29,9 @@ _OUR_KEYS: Final = frozenset({"custom_id", "outcome", "line", "attempt", "respon
 #: A code goes into the database and onto terminals: printable ASCII, this many characters.
 _CODE_CHARACTERS: Final = 100
 
-# Possessive, so that a string of megabytes costs no backtracking points.
-_SPACE = rb"[ \t\r\n]*+"
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_KEY = re.compile(_SPACE + rb",?" + _SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE)
-_CUSTOM_ID = re.compile(rb'"custom_id"' + _SPACE + rb":" + _SPACE + rb"(" + _STRING + rb")")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.", re.DOTALL)
+_CUSTOM_ID = re.compile(rb'"custom_id"' + SPACE + rb":" + SPACE + rb"(" + STRING + rb")")
 _INTEGER = re.compile(rb"-?[0-9]{1,9}")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
-
-
-class _NotARow(Exception):
-    """Valid JSON, but a key came twice or a part has the wrong type."""
-
-
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _NotARow)
 
 
 class GarbledRow(Exception):
@@ -159,92 +149,16 @@ def _columns(usages: list[_UsageObject]) -> tuple[list[int | None], ...]:
 # ---------------------------------------------------------------- the quick reader
 
 
-#: Default of a part that may be absent. (`Raw | None` would make msgspec take `null` alone.)
-_ABSENT: Final = msgspec.Raw(b"")
+def quick_success(line: bytes, shelf: Shelf | None = None) -> Plain | None:
+    """What a plain successful row says, else None: by a skeleton of the shelf's, or by one that goes there.
 
-
-class _QuickResponse(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    status_code: int
-    body: dict[str, msgspec.Raw]
-    request_id: msgspec.Raw = _ABSENT
-
-
-class _QuickRow(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    custom_id: str
-    response: _QuickResponse
-    error: None
-    id: msgspec.Raw = _ABSENT
-
-
-_decode_quick: Final = msgspec.json.Decoder(_QuickRow).decode
-
-# What the punctuation and the keys of a row take, its body's braces included, and how many of its `,` and
-# `:` may have a space behind them. A body of n keys adds n pairs of quotes and n `:`, n - 1 `,`.
-_PLAIN_BYTES: Final = len('{"custom_id":"","response":{"status_code":200,"body":{}},"error":null}')
-_PLAIN_GAPS: Final = len(":::,,") + len("::,")
-
-
-def quick_success(line: bytes) -> tuple[str, int, bytes | None] | None:
-    """(custom_id, offset of the key `response`, the usage object) of a plain successful row, else None.
-
-    A JSON decoder drops repeated keys silently. Here the lengths of all that it saw must add up to the
-    length of the line, so a key that came twice in the row, its response or its body cannot hide.
     `line` has no white space around it.
     """
-    try:
-        row = _decode_quick(line)
-        if not line.isascii():
-            # The decoder does not look inside strings that it was not asked for.
-            line.decode()
-    except UNREADABLE:
-        return None
-    custom_id, response, id_ = row.custom_id, row.response, row.id
-    body, request_id = response.body, response.request_id
-    if not (200 <= response.status_code < 300 and body):
-        return None
-
-    # A quote inside a string is written \", so `"response":` can only be a key; the one before which
-    # a single brace has been opened is the row's own.
-    at = line.find(b'"response":')
-    if at < 0 or line.find(b"{", 1, at) >= 0:
-        return None
-    body_at = line.find(b'"body":', at) + 8
-    count = len(body)
-    # `Raw` has no length of its own, and joining is the cheapest way to ask many at once.
-    expected = len(custom_id) + len("".join(body)) + len(b"".join((*body.values(), request_id, id_)))
-    expected += _PLAIN_BYTES + 4 * count - 1
-    outer = _PLAIN_GAPS
-    if id_ is not _ABSENT:
-        expected += len('"id":,')
-        outer += 2
-    if request_id is not _ABSENT:
-        expected += len('"request_id":,')
-        outer += 2
-    if line[at + 11] == 0x20:
-        expected += outer
-    if line[line.find(b'":', body_at) + 2] == 0x20:
-        expected += 2 * count - 1
-    if expected != len(line):
-        return None
-    usage = body.get("usage")
-    # Copied, since a `Raw` keeps its whole row in memory.
-    return custom_id, at, None if usage is None else bytes(usage)
-
-
-def _object_length(members: dict[str, msgspec.Raw], gap: int) -> int:
-    """Bytes of a JSON object that writes each member once, with plain ASCII keys.
-
-    `gap` is the width of `:` and `,`: 2 with a space after them, as Python's `json` writes, else 1.
-    """
-    count = len(members)
-    punctuation = 2 + count * (2 + gap) + (count - 1) * gap
-    # `Raw` has no length of its own, and joining is the cheapest way to ask many at once.
-    return punctuation + len("".join(members)) + len(b"".join(members.values()))
+    return (shelf or Shelf()).read(line)
 
 
 # ---------------------------------------------------------------- the exact reader
 
-_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string_decoder: Final = msgspec.json.Decoder(str)
 
 
@@ -260,7 +174,7 @@ def read_row(line: bytes) -> Row:
     except UnicodeDecodeError:
         raise GarbledRow(_readable_ids(line)) from None
     try:
-        spans = members_of(line)
+        spans = members(line)
     except UNREADABLE:
         raise GarbledRow(_readable_ids(line)) from None
     custom_id = _text(spans.get("custom_id"))
@@ -270,40 +184,6 @@ def read_row(line: bytes) -> Row:
         return _classify(custom_id, spans)
     except UNREADABLE:
         raise GarbledRow((custom_id,)) from None
-
-
-def _without_surrogate(match: re.Match[bytes]) -> bytes:
-    """Same length, so that what is found in the shadow lies at the same place in the row."""
-    return rb"\ufffd" if len(match[0]) == 6 else match[0]
-
-
-def members_of(data: bytes) -> dict[str, bytes]:
-    """The members of the JSON object `data`, values as they stand: also where msgspec would stumble over a
-    lone surrogate escape within. Raises one of `UNREADABLE`."""
-    shadow = data
-    try:
-        decoded = _members_decoder.decode(data)
-    except msgspec.DecodeError:
-        shadow = _SURROGATE.sub(_without_surrogate, data)
-        if shadow == data:
-            raise
-        decoded = _members_decoder.decode(shadow)
-    if shadow is data and decoded:
-        gap = 2 if data[data.find(b'":') + 2] == 0x20 else 1
-        if len(data) == _object_length(decoded, gap):
-            return {key: bytes(value) for key, value in decoded.items()}
-    spans: dict[str, bytes] = {}
-    at = shadow.index(b"{") + 1
-    for key, value in decoded.items():
-        named = _KEY.match(shadow, at)
-        if named is None:
-            raise _NotARow
-        at = named.end() + len(memoryview(value))
-        spans[key] = data[named.end() : at]
-    # The decoder kept one value per key: anything left over belongs to a key that came twice.
-    if shadow[at:].strip() != b"}":
-        raise _NotARow
-    return spans
 
 
 def _text(raw: bytes | None) -> str | None:
@@ -323,15 +203,15 @@ def _classify(custom_id: str, spans: dict[str, bytes]) -> Row:
     body: dict[str, bytes] = {}
     if response is not None:
         if response[:1] != b"{":
-            raise _NotARow
-        parts = members_of(response)
+            raise NotARow
+        parts = members(response)
         code = parts.get("status_code", b"")
         if _INTEGER.fullmatch(code) is None:
-            raise _NotARow
+            raise NotARow
         status = int(code)
         raw_body = parts.get("body", b"")
         if raw_body[:1] == b"{":
-            body = members_of(raw_body)
+            body = members(raw_body)
     extras = tuple((msgspec.json.encode(key), raw) for key, raw in spans.items() if key not in _OUR_KEYS)
     if error is None and status is not None and 200 <= status < 300:
         return Row(custom_id, "succeeded", "", response, b"null", body.get("usage"), extras)
@@ -356,7 +236,7 @@ def _failure(status: int | None, error: bytes | None, body: dict[str, bytes]) ->
         # Entra's 401 comes without an `error` wrapper (wire reference, section 6).
         said: dict[str, bytes] = body
     elif source[:1] == b"{":
-        said = members_of(source)
+        said = members(source)
     else:
         said = {"message": source}
 

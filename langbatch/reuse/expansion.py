@@ -24,7 +24,7 @@ from langbatch.errors import BatchResultsError
 from langbatch.folders import JobFolder
 from langbatch.records import OUTCOMES, Tally, Unsuccessful
 from langbatch.results.result import Result
-from langbatch.results.rows import UNREADABLE, members_of
+from langbatch.results.members import UNREADABLE, members
 from langbatch.reuse.plan import ANSWERED, PLACE, SENT, ReusePlan, copies_of, damaged
 from langbatch.shards.snapshot import Snapshot
 
@@ -79,14 +79,14 @@ def readdressed(record: bytes, id_token: bytes, line: int, attempt: int | None =
     """A joined record as another request's: `custom_id` (a JSON string), `line` and perhaps `attempt`
     change, nothing else."""
     try:
-        members = members_of(record.rstrip(b"\n"))
+        parts = members(record.rstrip(b"\n"))
     except UNREADABLE:
         raise BatchResultsError("a joined record cannot be read", code="unreadable_record") from None
-    members["custom_id"] = id_token
-    members["line"] = b"%d" % line
+    parts["custom_id"] = id_token
+    parts["line"] = b"%d" % line
     if attempt is not None:
-        members["attempt"] = b"%d" % attempt
-    return b"{%b}\n" % b", ".join(_encode(key) + b": " + value for key, value in members.items())
+        parts["attempt"] = b"%d" % attempt
+    return b"{%b}\n" % b", ".join(_encode(key) + b": " + value for key, value in parts.items())
 
 
 # ---------------------------------------------------------------- what is sent

@@ -1,0 +1,207 @@
+"""A cheap proof that a row is a plain success, by comparing it with one that was read exactly.
+
+A service writes its rows with a program, so they share everything but the values: the same keys in the same
+order with the same spacing, the same status. That is a row's *skeleton*. msgspec cuts the values out of all
+rows of a block at once; where skeleton and values, put together again, give the very bytes that lie there,
+the row has the skeleton's keys, each once, and nothing else. It does not even matter whose the values were.
+Nothing is guessed: whatever does not fit is for the exact reader.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from langbatch.results.members import UNREADABLE, spans
+
+#: Skeletons kept at once. A file with more is written by hand or by an adversary.
+_MAX_SKELETONS: Final = 32
+_MAX_LITERAL_BYTES: Final = 1 << 16
+_SUCCESS: Final = re.compile(rb"2[0-9][0-9]")
+#: Keys that a plain row has, and that its response has; `id` and `request_id` may come with them.
+_ROW_KEYS: Final = frozenset({"custom_id", "response", "error"})
+_RESPONSE_KEYS: Final = frozenset({"status_code", "body"})
+_ABSENT: Final = Raw(b"")
+
+#: Whose the row is, where its key `response` begins, its usage object.
+Plain = tuple[str, int, bytes | None]
+#: Where a row lies, its length, and what it says, as `facts` tells it.
+Found = tuple[int, int, str, int, bytes | None, None]
+Add = Callable[[Found], object]
+
+
+# `Raw | None` would make msgspec take `null` alone. A key that is not named here is skipped unread: no row
+# that has one gets past the comparison.
+class _Response(msgspec.Struct, gc=False):
+    body: dict[str, Raw]
+    request_id: Raw = _ABSENT
+    status_code: int = 0
+
+
+class Values(msgspec.Struct, gc=False):
+    custom_id: Raw
+    response: _Response | None = None
+    id: Raw = _ABSENT
+
+
+_decode_lines: Final = msgspec.json.Decoder(Values).decode_lines
+_decode_string: Final = msgspec.json.Decoder(str).decode
+
+
+class Skeleton:
+    """Literal bytes at even places, values at odd ones; the values of the body follow one another.
+
+    `start` is where the key `response` would begin if the values before it took no room, `usage` tells which
+    of the body's values is that, if one is.
+    """
+
+    __slots__ = ("_body", "_custom_id", "_id", "_members", "_pieces", "_request_id", "_start", "_usage")
+
+    def __init__(
+        self, pieces: list[bytes | Raw], places: dict[str, int], members: int, start: int, usage: int | None
+    ) -> None:
+        self._pieces = pieces
+        self._custom_id = places["custom_id"]
+        self._id = places.get("id")
+        self._request_id = places.get("request_id")
+        self._body = slice(places["body"], places["body"] + 2 * members, 2)
+        self._members = members
+        self._start = start
+        self._usage = usage
+
+    def run(self, rows: Iterable[Values], text: bytes, at: int, offset: int, add: Add) -> int:
+        """Add the rows of the text from `at` on, as long as they are this skeleton around the next of the
+        values; where the first begins that is not. Its values are used up, too. The text lies at `offset`.
+        """
+        # Looked up once: this loop runs for every row that there is.
+        pieces, body_places, custom_id_place = self._pieces, self._body, self._custom_id
+        id_place, request_id_place, usage_place = self._id, self._request_id, self._usage
+        members, literal_start = self._members, self._start
+        starts_with, join = text.startswith, b"".join
+        for values in rows:
+            response = values.response
+            if response is None:
+                break
+            body = list(response.body.values())
+            if len(body) != members:
+                break
+            pieces[custom_id_place] = token = bytes(values.custom_id)
+            start = literal_start + len(token)
+            if id_place is not None:
+                pieces[id_place] = id_ = bytes(values.id)
+                start += len(id_)
+            if request_id_place is not None:
+                pieces[request_id_place] = response.request_id
+            pieces[body_places] = body
+            line = join(pieces)
+            if not starts_with(line, at):
+                break
+            try:
+                custom_id = _decode_string(token)
+            except UNREADABLE:
+                break
+            # Copied, since a `Raw` keeps its whole block in memory.
+            usage = None if usage_place is None else bytes(body[usage_place])
+            add((offset + at, len(line) - 1, custom_id, start, usage, None))
+            at += len(line)
+        return at
+
+
+def skeleton_of(line: bytes) -> Skeleton | None:
+    """The skeleton of a row, if that is a plain success: a 2xx, no error, a body, and no unusual key.
+
+    Raises one of `UNREADABLE` for bytes that are no row.
+    """
+    row = spans(line)
+    if not _ROW_KEYS <= row.keys() <= _ROW_KEYS | {"id"} or line[slice(*row["error"])] != b"null":
+        return None
+    response = _spans_within(line, row["response"])
+    if not _RESPONSE_KEYS <= response.keys() <= _RESPONSE_KEYS | {"request_id"}:
+        return None
+    body = _spans_within(line, response["body"])
+    if not body or _SUCCESS.fullmatch(line, *response["status_code"]) is None:
+        return None
+    values: list[tuple[tuple[int, int], str]] = [(span, "body") for span in body.values()]
+    values += [(row[key], key) for key in ("custom_id", "id") if key in row]
+    values += [(response[key], key) for key in ("request_id",) if key in response]
+    pieces: list[bytes | Raw] = []
+    places: dict[str, int] = {}
+    at = 0
+    for (start, end), name in sorted(values):
+        pieces += [line[at:start], b""]
+        places.setdefault(name, len(pieces) - 1)
+        at = end
+    pieces.append(line[at:] + b"\n")
+    literal = b"".join(pieces)
+    start = literal.find(b'"response":')
+    if (
+        start < 0
+        or len(literal) > _MAX_LITERAL_BYTES
+        or max(places["custom_id"], places.get("id", 0)) > places["body"]
+    ):
+        return None
+    usage = list(body).index("usage") if "usage" in body else None
+    return Skeleton(pieces, places, len(body), start, usage)
+
+
+def _spans_within(line: bytes, within: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    start, end = within
+    return {key: (start + a, start + b) for key, (a, b) in spans(line[start:end]).items()}
+
+
+class Shelf:
+    """The skeletons of a file's rows, as they turn up. Bounded."""
+
+    def __init__(self) -> None:
+        self._shelf: dict[tuple[str, ...], Skeleton] = {}
+        self._latest: Skeleton | None = None
+
+    def cut(self, text: bytes) -> Iterator[Values]:
+        """The values of each row of the text; of none, if not all of them can be read."""
+        try:
+            if not text.isascii():
+                # The decoder does not look inside strings that it was not asked for.
+                text.decode()
+            return iter(_decode_lines(text))
+        except UNREADABLE:
+            return iter(())
+
+    def run(self, rows: Iterator[Values], text: bytes, at: int, offset: int, add: Add) -> int:
+        """As `Skeleton.run`, by the skeleton that fitted last."""
+        if self._latest is None:
+            next(rows, None)
+            return at
+        return self._latest.run(rows, text, at, offset, add)
+
+    def read(self, line: bytes) -> Plain | None:
+        """What the plain success `line` says, by a skeleton that is known, or else by its own from now on."""
+        text = line + b"\n"
+        rows = [*self.cut(text)]
+        response = rows[0].response if rows else None
+        if response is None or not 200 <= response.status_code < 300:
+            return None
+        keys = tuple(response.body)
+        found: list[Found] = []
+        known = self._shelf.get(keys)
+        if known is not None:
+            known.run(rows, text, 0, 0, found.append)
+        if not found:
+            try:
+                known = skeleton_of(line)
+            except UNREADABLE:
+                return None
+            if known is None:
+                return None
+            known.run(rows, text, 0, 0, found.append)
+            if len(self._shelf) >= _MAX_SKELETONS:
+                self._shelf.clear()
+            self._shelf[keys] = known
+        if not found:
+            return None
+        self._latest = known
+        _, _, custom_id, start, usage, _ = found[0]
+        return custom_id, start, usage

@@ -1,0 +1,165 @@
+"""The quick way and the exact way say the same of every row, and the exact way agrees with Python's reader."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from langbatch.results.facts import Fact, facts
+from langbatch.results.rows import GarbledRow, quick_success, read_row
+from results.joining import encoded, success
+from results.test_join_properties import bodies, rows
+
+#: What turns a sound row into another, or into none.
+SPLICES = st.sampled_from(
+    [
+        b'"id":1,',
+        b'"x":1,',
+        b', "x": 1',
+        b'"error":null,',
+        b'"custom_id":"other",',
+        b'"\\u0078":1,',
+        b'\\"',
+        b"\\",
+        b'"',
+        b"{",
+        b"}",
+        b"]",
+        b",",
+        b":",
+        b" ",
+        b"\t",
+        b"\r",
+        b"\n",
+        b"\xff",
+        b"\x00",
+        b"0",
+        b"-",
+    ]
+)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> bytes:
+    """Rows of a few shapes over and over, so that they fit one another's skeletons; a few are damaged."""
+    data: bytes = draw(rows() | st.builds(_usual, st.integers(0, 9), st.integers(0, 3), bodies))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(SPLICES) + data[at + draw(st.integers(0, 3)) :]
+    return data
+
+
+def _usual(number: int, shape: int, said: dict[str, object]) -> bytes:
+    body = {"choices": [said], "id": f"c{number}", "usage": {"prompt_tokens": number, "completion_tokens": 1}}
+    if shape == 1:
+        body["x"] = said
+    row = success(f'r{number}"\\é' if shape == 2 else f"r{number}", body)
+    return encoded({"id": "batch_req_1", **row} if shape == 3 else row)
+
+
+def _facts(data: bytes) -> list[Fact]:
+    with tempfile.TemporaryDirectory() as folder:
+        piece = Path(folder, "piece")
+        piece.write_bytes(data)
+        with piece.open("rb", buffering=0) as file:
+            return list(facts(file, 1 << 20))
+
+
+def _exact_facts(data: bytes) -> list[tuple[int, int, object, object]]:
+    """Where each row lies, its length, whose it is, and its outcome and usage; by the exact reader alone."""
+    found: list[tuple[int, int, object, object]] = []
+    at = 0
+    for line in data.split(b"\n"):
+        row = line.strip(b" \t\r")
+        if row:
+            place = at + len(line) - len(line.lstrip(b" \t\r"))
+            try:
+                said = read_row(row)
+            except GarbledRow as garbled:
+                found.append((place, len(row), garbled.custom_ids, None))
+            else:
+                found.append((place, len(row), said.custom_id, (said.outcome, said.usage)))
+        at += len(line) + 1
+    return found
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(lines(), max_size=8), st.sampled_from([b"\n", b"\r\n", b"\n\n", b" \n"]), st.booleans())
+# Lines that are one JSON value together, though each is none.
+@example([_usual(1, 0, {}), b'{"custom_id":', b'"r1"}', _usual(2, 0, {})], b"\n", True)
+@example([_usual(1, 0, {}), b"[", _usual(2, 0, {}), b"]", _usual(3, 0, {})], b"\n", True)
+# The values of the second row stand, unescaped, in the third line.
+@example(
+    [
+        _usual(1, 0, {}),
+        b'{"custom_id":\n"r\\", \\"y\\": \\"z", "response": {"status_code": 200, "body": {}}}',
+        _usual(1, 0, {}).replace(b'"r1"', b'"r", "y": "z"'),
+    ],
+    b"\n",
+    True,
+)
+def test_a_file_of_rows_reads_as_its_rows_read_one_by_one(
+    given_lines: list[bytes], newline: bytes, last_ends: bool
+) -> None:
+    data = newline.join(given_lines) + (newline if last_ends else b"")
+    quick = _facts(data)
+    assert [
+        (
+            at,
+            length,
+            whose,
+            None if isinstance(whose, tuple) else ("succeeded" if row is None else row.outcome, usage),
+        )
+        for at, length, whose, _, usage, row in quick
+    ] == _exact_facts(data)
+    for at, _, _, splice, _, row in quick:
+        if splice and row is None:
+            assert data[at + splice :].startswith(b'"response":')
+
+
+def test_rows_of_one_shape_are_read_by_comparison(tmp_path: Path) -> None:
+    data = b"\n".join(_usual(number, shape, {"x": "y"}) for shape in (0, 1, 3) for number in range(5))
+    assert [(row, splice > 0) for _, _, _, splice, _, row in _facts(data)] == [(None, True)] * 15
+
+
+@settings(max_examples=300, deadline=None)
+@given(lines())
+def test_what_the_exact_reader_takes_has_no_key_twice_for_pythons_reader_either(line: bytes) -> None:
+    try:
+        read_row(line.strip(b" \t\r\n"))
+    except GarbledRow:
+        return
+    row = _unrepeated(json.loads(line, object_pairs_hook=tuple))
+    response = _unrepeated(row.get("response"))
+    for part in (response.get("body"), row.get("error")):
+        _unrepeated(part)
+
+
+def _unrepeated(pairs: object) -> dict[str, object]:
+    """The members of an object, none of any other value."""
+    if not isinstance(pairs, tuple):
+        return {}
+    members = dict(pairs)
+    assert len(members) == len(pairs)
+    return members
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"custom_id": "a","response":{"status_code":200,"body":{"x":1}},"error":null,"k":1,"k":1}',
+        b'{"custom_id":"a","response":{"status_code": 200,"request_id":1,"body":{"x":1},"k":1,"k":1},"error":null}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":{"a": 1,"b":2,"c":3,"d":4,"a":1}},"error":null}',
+    ],
+    ids=["row", "response", "body"],
+)
+def test_gaps_left_out_do_not_hide_a_repeated_key(line: bytes) -> None:
+    """Behind the other separators as many spaces are saved as the repetition takes."""
+    assert quick_success(line) is None
+    with pytest.raises(GarbledRow):
+        read_row(line)
