@@ -23,8 +23,8 @@ import msgspec
 from langbatch.errors import BatchResultsError
 from langbatch.folders import JobFolder
 from langbatch.records import OUTCOMES, Tally, Unsuccessful
-from langbatch.results.result import Result
 from langbatch.results.members import UNREADABLE, members
+from langbatch.results.result import Result
 from langbatch.reuse.plan import ANSWERED, PLACE, SENT, ReusePlan, copies_of, damaged
 from langbatch.shards.snapshot import Snapshot
 

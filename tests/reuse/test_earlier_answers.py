@@ -290,7 +290,9 @@ def test_leftovers_are_swept(here: World, tmp_path: Path) -> None:
         shutil.copy(kept, stale)
         unborn = here.home / "jobs" / "job_00000000000000000000000000"
         shutil.copytree(
-            here.home / "jobs" / first, unborn, ignore=shutil.ignore_patterns("joined", "pieces", "o*", "q*")
+            here.home / "jobs" / first,
+            unborn,
+            ignore=shutil.ignore_patterns("joined", "pieces", "sent", "o*", "q*"),
         )
         (unborn / "unsent").mkdir()
         here.clock.sleep(1e9)
