@@ -65,10 +65,13 @@ class Courier:
 
     def finish(self, seconds: float = CLOSING_SECONDS) -> None:
         """Wait for tries under way, not for later ones."""
-        if self._thread is not None:
-            self._thread.join(seconds)
+        if self._thread is None:
+            return
+        self._thread.join(seconds)
+        if not self._thread.is_alive():
             self.tend()  # what became due while the thread was about to end
-            self._thread.join(seconds)
+            if self._thread is not None:
+                self._thread.join(seconds)
 
     @property
     def _abandoned(self) -> float:
@@ -89,7 +92,7 @@ class Courier:
 
     def _try(self, delivery: Delivery) -> None:
         if delivery.told_at < self._abandoned:
-            self._give_up(delivery, "nobody could try it in time")
+            self._give_up(delivery, "its time was over before it could be tried again")
             return
         body = delivery.body.encode()
         headers = signed_headers(delivery.id, self._clock.now(), body, self._webhook.keys)

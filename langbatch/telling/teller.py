@@ -115,7 +115,7 @@ class Teller:
         self._rests_until.clear()
         self.tell()
         if self._courier is not None:
-            self._courier.finish()
+            self._safely("webhooks", self._courier.finish)
 
     def counted(self, provider: Provider, job: Job, place: int) -> Provider:
         """The provider, its calls counted where somebody wants to know."""
