@@ -20,7 +20,8 @@ from langbatch.providers.base import Provider
 from langbatch.publish import TEMPORARY_PREFIX
 from langbatch.records import FilePage, Job, RemoteFile
 from langbatch.reuse.cache import cache_folder
-from langbatch.shards.names import read_name
+from langbatch.running import sent
+from langbatch.shards.names import AttemptName, read_name
 from langbatch.upkeep.listing import walk_files
 
 if TYPE_CHECKING:
@@ -80,10 +81,12 @@ def stray_files(
     store_id: str,
     service_now: float,
     left: Collection[str] = (),
+    was_sent: Callable[[AttemptName], bool] = lambda _: False,
 ) -> Iterator[str]:
     """Ids of listed files of this store that belong to no attempt, or to one that ended before it knew its
     file's id: uploads whose reply was lost, and jobs that were purged. `left`: ids of jobs that are still to
-    be recovered; their batches may be reading, and their requests may be nowhere else."""
+    be recovered; their batches may be reading, and their requests may be nowhere else. `was_sent`: whether
+    a batch may be reading the file of an attempt that the database, an older copy, does not know."""
     by_name = {item.name: item for item in known}
     for file in listed:
         name = file.filename or ""
@@ -95,7 +98,7 @@ def stray_files(
         if item is not None and item.file_id is None and item.ended_as not in _INPUT_IS_SPENT:
             continue  # its upload is being looked for
         parts = read_name(name)
-        if parts is not None and parts.job_id in left:
+        if parts is not None and (parts.job_id in left or (item is None and was_sent(parts))):
             continue
         if file.created_at is not None and file.created_at < service_now - ORPHAN_SECONDS:
             yield file.id
@@ -156,7 +159,8 @@ class Sweeper:
                 if ids == set(spent) and item.shard_state == "done":
                     tidied.append(item)
             left = left_behind(self.store)
-            for file_id in stray_files(listed, known, self.store.store_id, service_now, left):
+            stray = stray_files(listed, known, self.store.store_id, service_now, left, self._was_sent)
+            for file_id in stray:
                 self._delete(provider, file_id, deleted, gone)
         finally:
             if not self.dry_run:
@@ -177,6 +181,9 @@ class Sweeper:
                 return
         gone.add(file_id)
         deleted.append(file_id)
+
+    def _was_sent(self, name: AttemptName) -> bool:
+        return sent.known(JobFolder.of(self.home, name.job_id), name.shard, name.number)
 
     def _has_results(self, item: AttemptFiles) -> bool:
         return JobFolder.of(self.home, item.job_id).joined(item.shard).exists()

@@ -69,6 +69,7 @@ def test_a_new_create_is_possible_only_after_the_old_one_is_settled() -> None:
         "file_unusable",
         "batch_ruled_out",
         "quota_bounced",
+        "stopped_by_fence",
         "harvested",
         "create_refused",
         "batch_lost",

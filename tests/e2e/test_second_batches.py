@@ -467,6 +467,26 @@ def test_an_older_database_whose_batch_no_list_tells_asks_a_person_and_sends_not
         assert here.counts()["batches"] == 1
 
 
+def test_gc_with_an_older_database_spares_files_that_a_batch_may_be_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_API_KEY", "any")
+    kept = tmp_path / "backup"
+    with world(tmp_path) as here:
+        with here.manager() as manager:
+            source = requests_file(tmp_path / "in.jsonl", IDS)
+            job = manager.submit(source, start=False, **here.azure).id
+        copy_database(here, kept)
+        with here.manager() as manager:
+            manager.start(job)
+        restore_database(here, kept)
+        here.clock.sleep(3 * 86_400)
+        with here.manager() as manager:
+            assert manager.gc().deleted == ()
+            assert manager.wait(job).counts.succeeded == len(IDS)
+        assert here.counts()["batches"] == 1
+
+
 # ---------------------------------------------------------------- no database at all
 
 
