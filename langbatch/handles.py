@@ -134,7 +134,10 @@ class Batch(Outputs, AwaitForms):
         batch_kwargs: Mapping[str, Any] | None = None,
         **target: Any,
     ) -> Self:
-        """A job from request objects (`custom_id`, `method`, `url`, `body`), streamed to a private file."""
+        """A job from request objects (`custom_id`, `method`, `url`, `body`), streamed to a private file. A
+        pydantic model under a body's `response_format` or `text_format` becomes its JSON schema."""
+        from langbatch.building.strict_schema import requests_with_answer_formats
+
         arguments = {**dict(batch_kwargs or {}), **target}
         manager = arguments.pop("manager", None) or JobManager()
         folder = manager.home / "created"
@@ -143,7 +146,7 @@ class Batch(Outputs, AwaitForms):
         path = folder / f"{ids.new_job_id(SystemClock().now())}.jsonl"
         try:
             with publishing(path) as out:
-                for request in requests:
+                for request in requests_with_answer_formats(cls.kind, requests):
                     out.write(json.dumps(request, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         except (TypeError, ValueError) as error:
             raise BatchInitializationError(
@@ -330,7 +333,10 @@ class Batch(Outputs, AwaitForms):
     def get_status(self) -> BatchWord:
         """One of OpenAI's eight words. `completed` only once results can be read."""
         self._require_stored()
-        return self.status().status
+        status = self.status()
+        if status.state == "draft":
+            raise BatchStateError("this batch was saved, but not started", hint="Call start() first.")
+        return status.status
 
     def cancel(self) -> bool:
         """Ask the service to stop. Finished rows are kept. False where the job had ended already."""

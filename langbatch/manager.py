@@ -64,6 +64,7 @@ from langbatch.running.waiting import (
     Pausing,
     Seen,
     never_reached,
+    not_started,
     obstacle,
     progress_of,
     settling,
@@ -612,7 +613,7 @@ class JobManager:
 
         Raises `WaitTimeout` after `timeout` seconds, `NeedsOperator`, `AccessRefused`, `SetupError` or
         `BatchStorageError` when a person must act, and `Unreachable` when every call has failed for
-        `outage_seconds` (None: never). The job is unchanged by any of them.
+        `outage_seconds` (None: never); `BatchStateError` for a draft. The job is unchanged by any of them.
         """
         steps = self.waiting(job_id, timeout, progress, outage_seconds=outage_seconds)
         return slept_through(steps, self._clock.sleep)
@@ -677,8 +678,12 @@ class JobManager:
         return errors
 
     def cancel(self, job_id: str) -> bool:
-        """Ask the service to stop, keep what has finished. False where the job had ended already."""
+        """Ask the service to stop, keep what has finished. False where the job had ended already.
+
+        `BatchStateError` for a draft."""
         job = self._store.find(job_id)
+        if job.state == "draft":
+            raise not_started(job.id)
         if not self._store.request_cancel(job.key):
             return False
         self._runner().advance(job.key)

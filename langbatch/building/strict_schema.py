@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from langbatch.errors import BatchInitializationError
@@ -116,8 +117,34 @@ def with_answer_format(kind: EndpointKind, body: Mapping[str, Any]) -> dict[str,
         if wanted is None or isinstance(wanted, (Mapping, str)):
             continue
         del made[word]
-        add_format(made, answer_format(kind, wanted))
+        add_format(made, _format_of_type(kind, wanted))
     return made
+
+
+def requests_with_answer_formats(
+    kind: EndpointKind, requests: Iterable[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """Request objects with the types that their bodies name under `response_format` or `text_format` turned
+    into what the endpoint takes; the rest as they are."""
+    for request in requests:
+        body = request.get("body") if isinstance(request, Mapping) else None
+        if isinstance(body, Mapping) and not body.keys().isdisjoint(FORMAT_WORDS):
+            yield {**request, "body": with_answer_format(kind, body)}
+        else:
+            yield request
+
+
+def _format_of_type(kind: EndpointKind, wanted: Any) -> dict[str, Any]:
+    try:
+        return _known_format(kind, wanted)
+    except TypeError:  # a type that cannot be hashed
+        return answer_format(kind, wanted)
+
+
+@lru_cache(maxsize=32)
+def _known_format(kind: EndpointKind, wanted: Any) -> dict[str, Any]:
+    # A schema takes a millisecond to make, and a hundred thousand requests may name one type.
+    return answer_format(kind, wanted)
 
 
 def add_format(body: dict[str, Any], part: Mapping[str, Any]) -> None:

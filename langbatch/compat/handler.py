@@ -135,7 +135,9 @@ class BatchHandler:
             for batch_id in processing:
                 left -= await self._guarded(batch_id, self._look_at, may_retry=left > 0)
             for batch_id in pending[: max(left, 0)]:
-                await self._guarded(batch_id, self._start)
+                if not await self._guarded(batch_id, self._start):
+                    # Behind the others: four that cannot be started must not keep them all waiting.
+                    await to_the_end(self._move, batch_id, "pending")
 
     async def _guarded(self, batch_id: str, step: Callable[..., Awaitable[bool]], **options: Any) -> bool:
         try:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from langbatch.clock import Clock
 from langbatch.errors import (
     AccessRefused,
+    BatchStateError,
     BatchStorageError,
     LangBatchError,
     NeedsOperator,
@@ -145,6 +146,8 @@ class Patience:
         self, status: JobStatus, shards: Sequence[Shard], due: float | None, now: float
     ) -> LangBatchError | None:
         """Why waiting on is useless, if it is. `due`: seconds to the next look, None when there is none."""
+        if status.state == "draft":
+            return not_started(status.id)
         if due is None:
             return NeedsOperator(status.attention or "a shard needs a person")
         if (blocked := obstacle(shards)) is not None:
@@ -179,6 +182,15 @@ class ClockWatch:
         wall, steady = self.clock.now(), self.clock.monotonic()
         before, self._seen = self._seen, (wall, steady)
         return before is not None and wall - before[0] < steady - before[1] - 1.0
+
+
+def not_started(job_id: str) -> BatchStateError:
+    """That a job is a draft: nothing of it was sent, and nothing is until somebody starts it."""
+    return BatchStateError(
+        f"job {job_id} was saved, but not started",
+        hint="Batch.load(id).start() starts it, or `langbatch submit` of the same file.",
+        code="not_started",
+    )
 
 
 def settling(shards: Sequence[tuple[Shard, Attempt | None]]) -> bool:

@@ -73,6 +73,40 @@ def test_create_turns_a_model_into_the_form_of_its_endpoint(service: World) -> N
             EmbeddingBatch.create(["x"], response_format=Label, manager=manager, **service.azure)
 
 
+def test_each_item_and_each_request_may_name_a_model_of_its_own(service: World) -> None:
+    class Other(BaseModel):
+        number: int
+
+    def names(batch: ChatCompletionBatch) -> list[str | None]:
+        found = batch.get_requests_by_custom_ids([f"request-{number}" for number in range(3)])
+        formats = [request["body"].get("response_format") for request in found]
+        return [wanted and wanted["json_schema"]["name"] for wanted in formats]
+
+    messages = [{"role": "user", "content": "x"}]
+    items: list[dict[str, Any]] = [
+        {"messages": messages, "response_format": Label},
+        {"messages": messages, "response_format": Other},
+        {"messages": messages, "response_format": None},
+    ]
+    with service.manager() as manager:
+        where = {**service.azure, "manager": manager}
+        made = ChatCompletionBatch.create(items, {"model": "dep"}, **where)
+        assert names(made) == ["Label", "Other", None]
+        requests: list[dict[str, Any]] = [
+            {
+                "custom_id": f"request-{number}",
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": {"model": "dep", **item},
+            }
+            for number, item in enumerate(items)
+        ]
+        assert names(ChatCompletionBatch.create_from_requests(requests, **where)) == ["Label", "Other", None]
+        assert requests[0]["body"]["response_format"] is Label  # the user's own objects stay as they were
+        with pytest.raises(BatchInitializationError, match="as JSON"):
+            ChatCompletionBatch.create_from_requests([{**requests[0], "custom_id": Label}], **where)
+
+
 def test_unfit_answers_are_asked_again_as_a_job_of_their_own(service: World) -> None:
     with service.manager() as manager:
         batch = labelled_batch(service, manager, "a", "odd-b", "c", "odd-d")

@@ -160,12 +160,18 @@ def test_a_batch_has_a_platform_batch_id_once_it_was_started(place: World) -> No
     assert str(batch.platform_batch_id).startswith("batch_")
 
 
-def test_what_needs_a_started_batch_says_so(place: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_saved", [False, True])
+@pytest.mark.parametrize("ask", ["get_status", "get_results", "get_results_file", "cancel", "retry", "wait"])
+def test_what_needs_a_started_batch_says_so(place: World, tmp_path: Path, ask: str, is_saved: bool) -> None:
     batch = OpenAIChatCompletionBatch(requests_file(tmp_path / "r.jsonl", ["a"]), **kwargs(place))
+    if is_saved:
+        batch.save()
     assert batch.platform_batch_id is None
-    for ask in (batch.get_status, batch.get_results, batch.get_results_file, batch.cancel, batch.retry):
-        with pytest.raises(BatchStateError):
-            ask()
+    with pytest.raises(BatchStateError) as refusal:
+        getattr(batch, ask)()
+    assert "start" in f"{refusal.value} {refusal.value.hint}" or is_saved
+    batch.start()
+    assert batch.wait().all_succeeded  # nothing of it was taken down
 
 
 def test_requests_can_be_looked_up_before_the_start_and_after(place: World, tmp_path: Path) -> None:

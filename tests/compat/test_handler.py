@@ -164,6 +164,19 @@ def test_a_batch_that_is_nowhere_holds_up_no_other_and_stays_queued(
     assert "Batch with id job_unknown not found" in caplog.text
 
 
+def test_batches_that_cannot_be_started_keep_none_behind_them_waiting(place: World) -> None:
+    """As many as a round starts, and one more."""
+    calls = Calls()
+    batch = saved(place, "a")
+    worker = handler(place, calls)
+    lost = [f"job_unknown{number}" for number in range(5)]
+    for batch_id in (*lost, batch.id):
+        worker.queue_batch(batch_id)
+    rounds(place, worker, most=8)
+    assert calls.ids == [batch.id]
+    assert sorted(queues(place)["pending"]) == lost
+
+
 def test_the_loop_goes_on_after_a_round_that_could_not_be_done(
     place: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-import langbatch
 from compat.redis_server import running_redis
 from langbatch.emulator import EmulatorConfig, RowError, RunningServer
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/langbatch.md").read_text()
-ROWS = re.findall(r"^\| `([\w.]+)` \| (\w+) \|", PAGE, re.M)
+ROWS = [
+    (name, verdict)
+    for names, verdict in re.findall(r"^\| (`[\w.`, ]+`) \| (\w+) \|", PAGE, re.M)
+    for name in re.findall(r"`([\w.]+)`", names)
+]
 
 #: LangBatch 0.1.2's names that concern OpenAI and Azure: by module, and methods by class.
 THEIRS = {
@@ -41,6 +44,38 @@ THEIR_METHODS = {
     "get_results_file cancel is_retryable_failure retry get_unsuccessful_requests get_requests_by_custom_ids",
     "BatchHandler": "run add_batch start_batch process_completed_batch retry_batch cancel_batch",
     "BatchDispatcher": "run",
+    "BatchStorage": "save load",
+    "BatchQueue": "save load",
+    "RequestQueue": "add_requests get_requests",
+}
+#: Their parameters, which programs give by position or by name.
+THEIR_PARAMETERS = {
+    "langbatch.chat_completion_batch": "file provider model",
+    "langbatch.embedding_batch": "file provider model",
+    "langbatch.BatchDispatcher": "batch_handler queue queue_threshold time_threshold time_interval requests_type "
+    "request_kwargs",
+    "langbatch.BatchHandler": "batch_process_func batch_type batch_queue batch_storage wait_time batch_kwargs",
+    "langbatch.BatchHandler.add_batch": "self batch_id",
+    "langbatch.BatchHandler.cancel_batch": "self batch_id",
+    "langbatch.BatchHandler.process_completed_batch": "self batch",
+    "langbatch.BatchHandler.retry_batch": "self batch",
+    "langbatch.BatchHandler.start_batch": "self batch",
+    "langbatch.OpenAIChatCompletionBatch": "file client",
+    "langbatch.OpenAIChatCompletionBatch.create": "data request_kwargs batch_kwargs",
+    "langbatch.OpenAIChatCompletionBatch.create_from_requests": "requests batch_kwargs",
+    "langbatch.OpenAIChatCompletionBatch.get_requests_by_custom_ids": "self custom_ids",
+    "langbatch.OpenAIChatCompletionBatch.load": "id storage batch_kwargs",
+    "langbatch.OpenAIChatCompletionBatch.save": "self storage",
+    "langbatch.OpenAIEmbeddingBatch": "file client",
+    "langbatch.OpenAIEmbeddingBatch.create": "data request_kwargs batch_kwargs",
+    "langbatch.batch_queues.BatchQueue.save": "self queue",
+    "langbatch.batch_queues.FileBatchQueue": "file_path",
+    "langbatch.batch_storages.BatchStorage.load": "self id",
+    "langbatch.batch_storages.BatchStorage.save": "self id data_file meta_data",
+    "langbatch.batch_storages.FileBatchStorage": "directory",
+    "langbatch.request_queues.RedisRequestQueue": "redis_client queue_name",
+    "langbatch.request_queues.RequestQueue.add_requests": "self requests",
+    "langbatch.request_queues.RequestQueue.get_requests": "self count",
 }
 
 
@@ -59,10 +94,29 @@ def test_langbatchs_import_paths_lead_to_its_names(module: str, names: str) -> N
     assert [name for name in names.split() if not hasattr(found, name)] == []
 
 
+def found_at(path: str) -> Any:
+    """What is imported by LangBatch's path, or an attribute of that."""
+    module, *attributes = path.split(".")
+    found: Any = importlib.import_module(module)
+    for name in attributes:
+        found = getattr(found, name, None) or importlib.import_module(f"langbatch.{name}")
+    return found
+
+
 @pytest.mark.parametrize(("name", "methods"), THEIR_METHODS.items())
 def test_langbatchs_methods_are_there(name: str, methods: str) -> None:
-    made = set(dir(getattr(langbatch, name))) | {"id"}
+    home = next(module for module, names in THEIRS.items() if name in names.split())
+    made = set(dir(getattr(importlib.import_module(home), name))) | {"id"}
     assert set(methods.split()) <= made
+
+
+@pytest.mark.parametrize(("path", "names"), THEIR_PARAMETERS.items())
+def test_langbatchs_parameters_have_their_names_and_places(path: str, names: str) -> None:
+    parameters = list(inspect.signature(found_at(path)).parameters.values())
+    assert [parameter.name for parameter in parameters][: len(names.split())] == names.split()
+    # `model` has no meaning for OpenAI and Azure there, so nobody gives it by its place.
+    by_place = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert set(names.split()) - {"model"} <= set(by_place)
 
 
 def test_what_the_page_lists_beyond_that_is_there_too() -> None:
