@@ -118,6 +118,8 @@ class Settings:
         # LangBatch's variable: who put its data on a disk that lasts finds ours there, too.
         folder = home if home is not None else find("home") or find("data_path")
         log = find("event_log")
+        named = (profile or {}).get("webhook_secret_env")
+        secrets = ("LANGBATCH_WEBHOOK_SECRET", *([named] if named else []))
         return cls(
             home=_default_home() if folder is None else Path(folder).expanduser().absolute(),
             database_url=database_url or find("database_url"),
@@ -130,8 +132,7 @@ class Settings:
             telemetry=_yes_or_no("LANGBATCH_TELEMETRY", find("telemetry")),
             webhook_url=find("webhook_url"),
             # Never in the profile itself, which names the variable at most.
-            webhook_secret=environ.get("LANGBATCH_WEBHOOK_SECRET")
-            or environ.get((profile or {}).get("webhook_secret_env", "")),
+            webhook_secret=next(filter(None, map(environ.get, secrets)), None),
             webhook_seconds=_seconds("webhook_seconds", find),
         )
 

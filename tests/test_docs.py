@@ -107,7 +107,12 @@ def test_every_example_is_run_or_says_why_not(example: Example) -> None:
 
 @pytest.mark.parametrize("example", of("json"), ids=str)
 def test_a_line_of_json_is_json_and_a_request_valid(example: Example, tmp_path: Path) -> None:
-    for line in example.code.splitlines():
+    lines = (
+        [example.code]
+        if example.code.startswith("{") and "\n " in example.code
+        else example.code.splitlines()
+    )
+    for line in lines:
         shown = json.loads(line)
         if "body" in shown:
             (tmp_path / "requests.jsonl").write_text(line + "\n")
@@ -123,7 +128,7 @@ def test_a_profile_can_be_read(example: Example, tmp_path: Path) -> None:
 
 
 def test_blocks_are_in_languages_that_a_test_knows() -> None:
-    assert {example.language for example in ALL} <= {"bash", "python", "json", "toml"}
+    assert {example.language for example in ALL} <= {"bash", "cron", "ini", "python", "json", "toml"}
 
 
 # ---------------------------------------------------------------- what pages say of the code
@@ -202,9 +207,9 @@ def test_the_page_of_configuration_names_every_key_of_a_profile_and_no_other(tmp
         return len(found) < 2
 
     arguments = {*langbatch.config.TARGET_ARGUMENTS, "model", "provider", "targets"}
-    waits = {name for name in Settings.__dataclass_fields__ if name.endswith("_seconds")}
+    settings = {*Settings.__dataclass_fields__, "webhook_secret_env"}
     path.write_text("[p]\n")
-    assert named == {key for key in arguments | waits if key == "targets" or known(key)}
+    assert named == {key for key in arguments | settings if key == "targets" or known(key)}
 
 
 def test_variables_that_pages_name_exist() -> None:

@@ -177,7 +177,7 @@ def test_bad_52_a_batch_that_the_service_forgot_is_never_sent_again_by_itself(tm
             manager.wait(job.id)
         assert here.counts()["batches"] == here.counts()["uploads"] == 1
         here.emulator.remove_faults()
-        with pytest.raises(BatchStateError, match="reads file-"):
+        with pytest.raises(BatchStateError, match="belongs to another attempt"):
             manager.adopt(job.id, other_batch(here, manager, tmp_path))
         batch_id = manager.status(job.id, offline=True).shards[0].batch_id
         assert batch_id is not None

@@ -63,13 +63,16 @@ def frozen_before_create(
     folder: Path, nursery: Nursery, program: Program, hit: int, *, shards: int = 2
 ) -> Audit:
     """A process freezes with a create in its hand, the `hit`-th; another one finishes the job; the first
-    wakes and sends it."""
+    wakes, sends it, and dies before it can tell of a batch that came of it."""
     manners = Life((), lease_seconds=0.4)
     with ground(folder, nursery, program=program, manners=manners, LANGBATCH_GRACE_SECONDS="0.1") as place:
         ids = _ids(shards)
         place.input_file(INPUT, ids)
         submit = ("submit", INPUT, "--provider", "azure", "--max-requests-per-shard", str(PER_SHARD))
-        orders = (Order("stop", "call.create_batch.before", hit),)
+        orders = (
+            Order("stop", "call.create_batch.before", hit),
+            Order("kill", "call.create_batch.after", hit),
+        )
         frozen = nursery.stopped(place.start(*submit, orders=orders))
         other = place.run(*RESUME)
         check_manners(other)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from langbatch import JobManager, NeedsOperator, Recovery, RemoteNotFound
+from langbatch import BatchStateError, JobManager, NeedsOperator, Recovery
 from langbatch.emulator import Emulator, EmulatorConfig, routed
 from langbatch.records import RemoteBatch, RemoteFile, Target
 from langbatch.running.creating import PLACE, TARGETS
@@ -355,7 +355,7 @@ def test_a_batch_that_a_shard_did_not_send_is_not_looked_for_elsewhere(tmp_path:
             with pytest.raises(NeedsOperator):
                 manager.wait(stuck, timeout=1e6)
             batch = manager.status(other).shards[0].batch_id
-            with pytest.raises(RemoteNotFound):
+            with pytest.raises(BatchStateError, match="knows no batch"):
                 manager.adopt(stuck, str(batch))
 
 
