@@ -64,11 +64,11 @@ def schema_of(model: Any) -> dict[str, Any]:
     Raises `BatchInitializationError` naming the field that strict answers cannot have.
     """
     from pydantic import TypeAdapter
-    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+    from pydantic.errors import PydanticUserError
 
     try:
         schema = TypeAdapter(model).json_schema()
-    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError) as error:
+    except PydanticUserError as error:
         # The first line names the type at fault; the others are advice on pydantic.
         raise _refusal("answer", str(error).splitlines()[0]) from None
     return strict_schema(schema)

@@ -171,6 +171,14 @@ def test_what_strict_answers_cannot_have_is_named_with_its_field(model: Any, mes
     assert refusal.value.code == "schema_not_strict"
 
 
+def test_a_model_that_names_an_unknown_type_is_refused_with_its_name() -> None:
+    from pydantic import create_model
+
+    unfinished = create_model("Unfinished", part=("NoSuchModel", ...))
+    with pytest.raises(BatchInitializationError, match=r"Unfinished.*not fully defined"):
+        schema_of(unfinished)
+
+
 def test_a_reference_to_nowhere_is_refused() -> None:
     with pytest.raises(BatchInitializationError, match="not in the schema"):
         strict_schema({"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}})
