@@ -35,7 +35,7 @@ def test_the_pages_examples_run_as_they_stand(
     for mark in ("typed answers", "typed answers, asked again"):
         found = re.search(rf"<!-- run: {mark} -->\n```python\n(.*?)```", PAGE, re.S)
         assert found is not None, mark
-        exec(compile(found[1], mark, "exec"), names)
+        exec(compile(found[1], mark, "exec", dont_inherit=True), names)
         said.append(capsys.readouterr().out.splitlines())
     assert said[0] == ["request-0 good 4", "request-1 good 4", "request-2 not_json Hard to say."]
     assert said[1] == [f"request-{n} verdict='good' stars=4" for n in range(3)]
