@@ -56,6 +56,8 @@ def money(value: Decimal) -> str:
 def token_lines(preview: Preview, width: int | None) -> list[Line]:
     """What a file's requests take: how sure that is, and what it was told from."""
     tokens = preview.forecast.tokens
+    if not tokens.requests:
+        return labelled("tokens", "none", width)
     if tokens.method == "exact":
         text = f"{number(tokens.input_tokens)} in, {preview.forecast.counter}"
     else:
@@ -79,7 +81,9 @@ def preview_lines(preview: Preview, width: int | None, limit: int | None) -> lis
     if preview.reuse is not None:
         found = preview.reuse
         lines = labelled("reuse", reuse_text(found.sent, found.copies, found.answered), width) + lines
-    if cost is None:
+    if not preview.shards:
+        text = "nothing"
+    elif cost is None:
         text = f"unknown: {preview.forecast.cost_unknown} (`langbatch prices` shows where that is said)"
     else:
         high = "any amount, since the output has no bound" if cost.high is None else money(cost.high)

@@ -118,6 +118,11 @@ def test_a_file_that_is_answered_completely_is_done_without_a_call(
     other = tmp_path / "other.jsonl"
     other.write_text("".join(reversed(requests_file.read_text().splitlines(keepends=True))))
     before = service.emulator.report()["calls"]
+    planned = langbatch.here("submit", other, *options, "--dry-run").err
+    assert [line.split() for line in planned.splitlines() if line.startswith(("  tokens", "  cost"))] == [
+        ["tokens", "none"],
+        ["cost", "nothing"],
+    ]
     ran = langbatch.here("submit", other, *options)
     assert ran.code == 0
     assert "none is sent, 3 were answered by earlier jobs" in ran.err
