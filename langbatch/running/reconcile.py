@@ -107,6 +107,11 @@ def search_batches(
     return done(False)
 
 
+def walk_batches(list_batches: Callable[[str | None], BatchPage], now: float) -> BatchSearch:
+    """Every batch that is listed, however old."""
+    return search_batches(list_batches, lambda _: True, 0.0, now)
+
+
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """What a walk for batches known by their ids saw. `error` broke it off: whoever was not seen until then
@@ -175,19 +180,29 @@ def search_file(
     return None
 
 
-def file_is_listed(list_files: Callable[[str | None], FilePage], file_id: str) -> bool | None:
-    """Whether the service lists a file; None where its list cannot be read to its end."""
-    seen: set[str] = set()
+def walk_files(list_files: Callable[[str | None], FilePage]) -> tuple[list[RemoteFile], bool]:
+    """Every input file that is listed, and whether these are surely all.
+
+    A service that never says `has_more` lists all at once (2024-10-21 knows no paging; wire reference, 1):
+    its list ends where nothing new comes.
+    """
+    found: dict[str, RemoteFile] = {}
     after: str | None = None
     for _ in range(MOST_PAGES):
         page = list_files(after)
-        fresh = [file.id for file in page.files if file.id not in seen]
-        if file_id in fresh:
-            return True
-        seen.update(fresh)
-        if page.has_more is False or (not fresh and page.has_more is None):
-            return False
+        fresh = [file for file in page.files if file.id not in found]
+        found.update((file.id, file) for file in fresh)
+        if page.has_more is False or not page.files:
+            return list(found.values()), page.has_more is not True
         if not fresh:
-            return None
+            return list(found.values()), page.has_more is None
         after = page.files[-1].id
-    return None
+    return list(found.values()), False
+
+
+def file_is_listed(list_files: Callable[[str | None], FilePage], file_id: str) -> bool | None:
+    """Whether the service lists a file; None where its list cannot be read to its end."""
+    files, complete = walk_files(list_files)
+    if any(file.id == file_id for file in files):
+        return True
+    return False if complete else None

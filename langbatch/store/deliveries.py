@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from langbatch.events import JobFinished
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.store.database import lease_clock, settle_events
-from langbatch.store.following import AFTER, NEWEST, SEEN, event_of, has_news, is_held
+from langbatch.store.following import AFTER, NEWEST, SEEN, event_of, has_news
 from langbatch.store.schema import consumers, deliveries, events
 from langbatch.store.store import JobStore
-from langbatch.store.transitions import LostClaim
+from langbatch.store.transitions import LostClaim, is_held
 
 #: How long a try may take, a receiver with several addresses included, before another process goes on.
 CLAIM_SECONDS = 120.0

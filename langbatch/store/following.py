@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from langbatch import processes
 from langbatch.events import Event, Logged, read_event
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.records import Attempt
@@ -23,7 +22,7 @@ from langbatch.store import rows
 from langbatch.store.database import lease_clock, settle_events
 from langbatch.store.schema import attempts, consumers, events, jobs, shards
 from langbatch.store.store import LEASE_SECONDS, JobStore
-from langbatch.store.transitions import LostClaim, Writing
+from langbatch.store.transitions import LostClaim, Writing, is_held
 
 #: Events read at once.
 PAGE = 500
@@ -95,7 +94,7 @@ def take_turn(store: JobStore, name: str) -> Turn | None:
     with store._writing() as tx:
         now = lease_clock(tx.connection, tx.now)
         row = tx.execute(sa.select(consumers).where(consumers.c.name == name)).one_or_none()
-        if row is None or is_held(row, now):
+        if row is None or is_held(row, now, LEASE_SECONDS):
             return None
         turn = Turn(name, row.seen, row.fence + 1)
         taken = tx.execute(
@@ -104,12 +103,6 @@ def take_turn(store: JobStore, name: str) -> Turn | None:
             .values(lease_owner=store.owner, lease_until=now + LEASE_SECONDS, fence=turn.fence)
         )
         return turn if taken.rowcount == 1 else None
-
-
-def is_held(row: sa.Row[Any], now: float, lease_seconds: float = LEASE_SECONDS) -> bool:
-    """Whether a live process holds the row, as far as can be seen; as for shards."""
-    held = row.lease_owner is not None and now < row.lease_until <= now + 2 * lease_seconds
-    return held and not processes.is_gone(row.lease_owner)
 
 
 def passed(store: JobStore, turn: Turn, seen: int) -> Turn:

@@ -52,6 +52,7 @@ from langbatch.store.transitions import (
     LostClaim,
     Writing,
     facts_note,
+    is_held,
     summary,
     update_of_shard,
     with_newest_attempt,
@@ -400,10 +401,7 @@ class JobStore:
             row = tx.execute(_LEASE, {"job": job, "index": index}).one_or_none()
             if row is None:
                 return None
-            held = row.lease_owner is not None and row.lease_until > now
-            # A lease reaching further than any lease can was written under a clock since set back.
-            believable = row.lease_until <= now + 2 * LEASE_SECONDS
-            if held and believable and not processes.is_gone(row.lease_owner):
+            if is_held(row, now, LEASE_SECONDS):
                 return None
             ours = {
                 "its_job": job,

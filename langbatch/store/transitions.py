@@ -10,6 +10,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from langbatch import processes
 from langbatch.errors import BatchStateError
 from langbatch.lifecycle import SETTLED_JOB_STATES, Move, ShardSummary, destination, job_state
 from langbatch.records import OUTCOMES, Tally, Usage
@@ -31,6 +32,13 @@ class Claim:
     job: int
     index: int
     fence: int
+
+
+def is_held(row: sa.Row[Any], now: float, lease_seconds: float) -> bool:
+    """Whether a live process holds the row, as far as can be seen."""
+    # A lease reaching further than any lease can was written under a clock since set back.
+    held = row.lease_owner is not None and now < row.lease_until <= now + 2 * lease_seconds
+    return held and not processes.is_gone(row.lease_owner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary, WeakSet
 
 from langbatch.errors import JobNotFound, LangBatchError
 from langbatch.events import BatchCreated, BatchEnded, Event, JobFinished, QuotaWait, ShardFinished
 from langbatch.extras import require_extra
+from langbatch.providers.error_table import Verb
 from langbatch.records import OUTCOMES, Attempt, EndpointKind, Job
 from langbatch.store import following
 
@@ -239,19 +240,7 @@ class _Counted:
         return told
 
 
-_VERBS: Final = frozenset(
-    {
-        "upload",
-        "get_file",
-        "list_files",
-        "delete_file",
-        "create_batch",
-        "get_batch",
-        "list_batches",
-        "cancel_batch",
-        "download",
-    }
-)
+_VERBS: Final[frozenset[str]] = frozenset(get_args(Verb))
 
 
 def about(

@@ -21,8 +21,8 @@ from langbatch.publish import TEMPORARY_PREFIX
 from langbatch.records import FilePage, Job, RemoteFile
 from langbatch.reuse.cache import cache_folder
 from langbatch.running import sent
+from langbatch.running.reconcile import walk_files
 from langbatch.shards.names import AttemptName, read_name
-from langbatch.upkeep.listing import walk_files
 
 if TYPE_CHECKING:
     from langbatch.store.remote_files import AttemptFiles

@@ -29,10 +29,10 @@ from langbatch.providers import open_provider
 from langbatch.providers.base import Provider
 from langbatch.providers.endpoints import azure_knows_expiry, is_loopback
 from langbatch.records import EndpointKind, RemoteFile, Target
+from langbatch.running.reconcile import walk_files
 from langbatch.upkeep import surroundings
 from langbatch.upkeep.endpoint import EndpointFacts, keep_facts
 from langbatch.upkeep.findings import Diagnosis, Finding, fine, of_error, problem, warning
-from langbatch.upkeep.listing import walk_files
 
 if TYPE_CHECKING:
     from langbatch.store.examination import Examined

@@ -17,9 +17,8 @@ from langbatch.clock import Clock
 from langbatch.errors import BatchStateError, FateUnknown
 from langbatch.providers.base import Provider
 from langbatch.records import TERMINAL_BATCH_STATUSES, BatchPage, RemoteBatch, Target
-from langbatch.running.reconcile import MARGIN_SECONDS
+from langbatch.running.reconcile import MARGIN_SECONDS, walk_batches, walk_files
 from langbatch.upkeep.destinations import Destinations, Listed, NotRebuilt, find_destinations
-from langbatch.upkeep.listing import walk_batches, walk_files
 from langbatch.upkeep.rebuilding import Rebuilder, Rebuilt
 from langbatch.upkeep.standing import Endpoint, Standing
 from langbatch.upkeep.traces import JobTrace, Listing, read_traces, strangers
