@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from langbatch.store.schema import SCHEMA_VERSION
 
 #: How long a writer waits for another one before giving up, in seconds.
 BUSY_SECONDS = 30.0
+#: Between two tries at what SQLite does not wait for by itself.
+_BUSY_PAUSE_SECONDS = 0.01
 
 _MAGIC = b"SQLite format 3\0"
 
@@ -45,7 +48,7 @@ def connect(url: str) -> Engine:
         # The sqlite3 module's own transaction handling would begin late and commit early; we say BEGIN.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(cursor)
         # FULL: a commit survives power loss. NORMAL in WAL could lose the last ones, and with them an intent.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
@@ -65,6 +68,21 @@ def connect(url: str) -> Engine:
             raise OperationalError(begin, None, error) from error
 
     return engine
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """WAL, on a new file too that other processes open at the same moment. SQLite gives up on this change
+    at once where waiting for one of them could be a deadlock, whatever the busy timeout: we wait instead."""
+    give_up_at = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # its extended codes, too
+            if not busy or time.monotonic() >= give_up_at:
+                raise
+            time.sleep(_BUSY_PAUSE_SECONDS)
 
 
 def _refuse_others_file(path: Path) -> None:
