@@ -8,10 +8,13 @@ None means that `examine` must look. Both stages are proofs, so a wrong guess co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
+
+import msgspec
 
 from langbatch.requests.examine import KNOWN_URLS, Agreement, Examined, Rules
 from langbatch.requests.frames import UNREADABLE, FrameShelf, body_place, frame_of
@@ -24,10 +27,17 @@ _KNOWN_MOST = 1024
 _KNOWN_BYTES = 32 * 1024
 #: Lines that may miss the express before it is laid anew: two kinds of lines that alternate must not thrash.
 _PATIENCE = 4
+#: Prompts between two attempts to find out what they have in common, where they have little.
+_LEAST_HELP = 4096
 
 #: Bytes that stand for themselves in a JSON string: printable ASCII but `"` and `\`.
 _PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
 _MODEL = body_place("model")
+#: A message's text in a prompt. Behind an escaped quote it is part of a key, whose text it then is.
+_TEXT = re.compile(rb'"content"[ \t\r]*+:[ \t\r]*+("(?:[^"\\]++|\\.)*+")')
+#: No line holds a newline.
+_NOWHERE = b"\n"
+_decode_text: Callable[[Any], str] = msgspec.json.Decoder(str).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,10 @@ class _Express:
 
     `tail_start` opens every tail. A line whose tail has a `gap` differs from the one it was laid along in
     one more value. `tail_bytes` is how long the tail was last, a guess where to look for the next.
+
+    Prompts often differ in their last text alone, behind instructions that are always the same. Where the
+    bytes `before` and `behind` that text are those of a sound prompt, any other text between them is as
+    sound.
     """
 
     shape: BodyShape
@@ -73,6 +87,24 @@ class _Express:
     tails: dict[bytes, Verdict] = field(default_factory=dict)
     gap: _Gap | None = None
     tail_bytes: int = 0
+    before: bytes = _NOWHERE
+    behind: bytes = _NOWHERE
+    #: Prompts that are not so until `before` is learnt anew, and how many those were last.
+    others: int = 4
+    patience: int = 4
+
+    def learn_text(self, prompt: bytes) -> None:
+        """Take the bytes around the last text of a sound prompt whose inputs are not counted."""
+        if self.shape.count is None:
+            texts = [*_TEXT.finditer(prompt)]
+            if texts:
+                self.before, self.behind = prompt[: texts[-1].start(1)], prompt[texts[-1].end(1) :]
+
+    def learn_text_again(self, prompt: bytes) -> int:
+        """As `learn_text`, the less often the less it helps: after how many prompts again."""
+        self.patience = min(2 * self.patience, _LEAST_HELP)
+        self.learn_text(prompt)
+        return self.patience
 
     def verdict(self, text: bytes, tail_at: int, end: int) -> Verdict | None:
         """What the line that ends at `end` is, if its tail begins at `tail_at` and its prompt is sound."""
@@ -169,6 +201,9 @@ class Lane:
         start_bytes, middle_bytes = len(start), len(middle)
         longest_id, most_inputs = self._longest_id, self._most_inputs
         decode, count_inputs = express.shape.decode, express.shape.count
+        before, behind, others = express.before, express.behind, express.others
+        before_bytes, behind_bytes = len(before), len(behind)
+        decode_text = _decode_text
         verdict: Verdict | None = None
         found: Verdict | None
         number = 1
@@ -200,12 +235,26 @@ class Lane:
             if found is None or (found is not verdict and verdict is not None):
                 break
             verdict = found
-            try:
-                decoded = decode(view[prompt_at:tail_at])
-                if count_inputs is not None:
-                    number = count_inputs(decoded)
-            except (*UNREADABLE, Unfit):
-                break
+            text_at, text_end = prompt_at + before_bytes, tail_at - behind_bytes
+            proved = starts_with(before, prompt_at) and text_at < text_end and starts_with(behind, text_end)
+            if proved:
+                try:
+                    decode_text(view[text_at:text_end])
+                except UNREADABLE:
+                    # Several texts, for example: a longer conversation that begins and ends alike.
+                    proved = False
+            if not proved:
+                try:
+                    decoded = decode(view[prompt_at:tail_at])
+                    if count_inputs is not None:
+                        number = count_inputs(decoded)
+                except (*UNREADABLE, Unfit):
+                    break
+                others -= 1
+                if not others:
+                    others = express.learn_text_again(text[prompt_at:tail_at])
+                    before, behind = express.before, express.behind
+                    before_bytes, behind_bytes = len(before), len(behind)
             if number > most_inputs:
                 break
             express.tail_bytes = newline - tail_at
@@ -214,6 +263,7 @@ class Lane:
                 inputs.append(number)
             at = newline + 1
             starts.append(at)
+        express.others = others
         if verdict is not None and len(tokens) > taken:
             self.last = verdict
             self._missed = 0
@@ -335,6 +385,7 @@ class Lane:
             if express is not None and self._missed < _PATIENCE:
                 return
             express = self._express = _Express(plan.shape, start, middle, pieces[main + 1])
+            express.learn_text(bytes(pieces[main]))
             self._missed = 0
         if varying:
             name, place = varying[0]

@@ -295,3 +295,39 @@ def test_lane_takes_ids_only_where_they_are_canonical() -> None:
     assert lane.accept(line(request | {"custom_id": "ü"})) == '"ü"'.encode()
     for custom_id in (b'"\\u0074"', b'"\\n"', b'""', b"5", b"null", b'"\xff"', b'"' + b"x" * 513 + b'"'):
         assert lane.accept(line(request).replace(b'"t"', custom_id)) is None
+
+
+def conversation(custom_id: str, *texts: object) -> dict[str, Any]:
+    messages = [{"role": "user" if place else "system", "content": text} for place, text in enumerate(texts)]
+    return {**chat(custom_id), "body": {"model": "dep", "messages": messages}}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(TEXTS, min_size=1, max_size=3), min_size=1, max_size=5),
+    SPLICES
+    | st.sampled_from([b'"', b'", "content": "', b'", "role": "user', b'"}, {"role": "user", "content": "']),
+)
+@example([["be short", "x"]], b'", "content": "')
+@example([["be short", "x"]], b'", "c\\u006fntent": "')
+@example([["be short", "x", "y"]], b"")
+@example([["be short"]], b"")
+def test_lane_judges_prompts_that_differ_in_their_last_text_as_examination_does(
+    prompts: list[list[str]], splice: bytes
+) -> None:
+    lane, agreed = primed(AZURE, *(line(conversation(f"t{n}", "be short", f"text {n}")) for n in range(9)))
+    for texts in prompts:
+        try:
+            text = line(conversation("u", *texts, "@@"))
+        except UnicodeEncodeError:
+            continue
+        check(lane, agreed, AZURE, text.replace(b"@@", b"a" + splice + b"b"))
+
+
+def test_lane_takes_a_last_text_behind_the_same_instructions() -> None:
+    lane, _ = primed(AZURE, line(conversation("t", "be short", "x")))
+    good = line(conversation("u", "be short", "@@"))
+    for fine in (b"", b"n\\u00e4xt", "näxt 😀".encode(), b'\\"', b'a"}, {"role": "user", "content": "b'):
+        assert lane.accept(good.replace(b"@@", fine)) == b'"u"'
+    for bad in (b'"', b"\\", b"\\ud800", b"\xff", b'", "content": "', b'", "role": "user', b'"}, "', b"\0"):
+        assert lane.accept(good.replace(b"@@", bad)) is None
