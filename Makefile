@@ -29,7 +29,7 @@ pictures:  ## docs/screens, drawn anew
 campaign: campaign-killing campaign-simulation  ## both long campaigns, with their reports
 
 campaign-killing:
-	PYTHONPATH=tests $(PYTHON) -m killing --kills 500 --stops 50 --shards 1000 --report docs/campaign-killing.md
+	PYTHONPATH=tests $(PYTHON) -m killing --kills 500 --stops 50 --shards 1000 --keep .campaign-killing.pickle --report docs/campaign-killing.md
 
 campaign-simulation:
 	PYTHONPATH=tests $(PYTHON) -m simulation --seeds 100000 --processes 2 --keep .campaign-simulation.jsonl --report docs/campaign-simulation.md

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from killing.campaign import Extent, campaign
+from killing.campaign import Extent, Findings, campaign
+from killing.kept import load, save
 from killing.report import report
+from played_code import OtherCode
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,14 +24,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--pairs", type=int, help="so many pairs, drawn by the seed; default: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--side-by-side", type=int, default=2, help="enumerated runs at the same time")
+    parser.add_argument("--keep", type=Path, help="keep there what was found, and go on with it next time")
     parser.add_argument("--report", type=Path, help="write the report there")
     given = parser.parse_args(arguments)
     extent = Extent(
         given.kills, given.stops, given.shards, given.every, given.pairs, given.seed, given.side_by_side
     )
+    try:
+        found = Findings() if given.keep is None else load(given.keep, extent)
+    except OtherCode as error:
+        parser.error(str(error))
+
+    def keep(found: Findings) -> None:
+        if given.keep is not None:
+            save(given.keep, extent, found)
+
     with TemporaryDirectory(prefix="langbatch-killing-") as folder:
-        found = campaign(Path(folder), extent, lambda text: print(text, flush=True))
-    words = ["python", "-m", "killing", *arguments]
+        found = campaign(Path(folder), extent, lambda text: print(text, flush=True), found, keep)
+    # What is kept besides says nothing about what was done.
+    said = argparse.ArgumentParser(add_help=False)
+    said.add_argument("--keep")
+    words = ["python", "-m", "killing", *said.parse_known_args(arguments)[1]]
     text = report(found, extent, f"PYTHONPATH=tests {shlex.join(words)}")
     if given.report is not None:
         given.report.write_text(text)

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 
@@ -34,6 +35,8 @@ from langbatch.emulator import parse_fault
 
 #: The scenario whose course touches the most failpoints; pairs are killed in it.
 PAIRS_SCENARIO = "lost requests"
+#: How often more, with other hits drawn, a pair is tried that did not come off.
+MORE_TRIES = 4
 JOBS_OF_STORM = 8
 #: Drawn between these.
 SHARDS_OF_JOB = (10, 20)
@@ -82,6 +85,8 @@ class Findings:
     naive: Caught = field(default_factory=Caught)
     unfenced: Caught = field(default_factory=Caught)
     seconds: dict[str, float] = field(default_factory=dict)
+    #: Parts that are finished.
+    done: set[str] = field(default_factory=set)
 
     def faults_idle(self) -> list[str]:
         """Faults that never fired in a storm."""
@@ -96,16 +101,30 @@ class Findings:
 
     def pairs_missed(self) -> list[str]:
         """Pairs of failpoints that no job met, in whatever order."""
-        wanted = unordered(failpoints_of_the_product())
-        return sorted(" + ".join(sorted(pair)) for pair in wanted - seen_together(self.pairs.courses))
+        return sorted(" + ".join(sorted(pair)) for pair in pairs_missed(self.pairs))
+
+
+def pairs_missed(tally: Tally) -> set[frozenset[str]]:
+    return unordered(failpoints_of_the_product()) - seen_together(tally.courses)
 
 
 Say = Callable[[str], None]
+#: Called where a campaign that is stopped may be gone on with.
+Milestone = Callable[[], None]
 
 
-def campaign(folder: Path, extent: Extent, say: Say = print) -> Findings:
-    """Run everything. The first broken promise ends it with an exception that says where."""
-    found = Findings()
+def campaign(
+    folder: Path,
+    extent: Extent,
+    say: Say = print,
+    found: Findings | None = None,
+    keep: Callable[[Findings], None] = lambda _: None,
+) -> Findings:
+    """Run everything that has not been `found` before; what there is so far is given to `keep` at times.
+
+    The first broken promise ends it with an exception that says where.
+    """
+    found = Findings() if found is None else found
     for name, part in (
         ("alone", _alone),
         ("pairs", _pairs),
@@ -113,21 +132,39 @@ def campaign(folder: Path, extent: Extent, say: Say = print) -> Findings:
         ("storms", _storms),
         ("bad clients", _bad_clients),
     ):
-        began = time.monotonic()
-        part(folder / name.replace(" ", "-"), extent, found, say)
-        found.seconds[name] = time.monotonic() - began
+        if name in found.done:
+            continue
+        milestone = _milestone(name, found, keep)
+        part(folder / name.replace(" ", "-"), extent, found, say, milestone)
+        found.done.add(name)
+        milestone()
         say(f"{name}: {found.seconds[name]:.0f} s")
     return found
 
 
-def _alone(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
+def _milestone(name: str, found: Findings, keep: Callable[[Findings], None]) -> Milestone:
+    last = time.monotonic()
+
+    def reached() -> None:
+        nonlocal last
+        now = time.monotonic()
+        found.seconds[name] = found.seconds.get(name, 0.0) + now - last
+        last = now
+        keep(found)
+
+    return reached
+
+
+def _alone(folder: Path, extent: Extent, found: Findings, say: Say, milestone: Milestone) -> None:
     """Every failpoint, every hit, in every scenario."""
     lock = Lock()
     for scenario in SCENARIOS:
+        if scenario.name in found.alone:
+            continue
         own_folder = folder / scenario.name.replace(" ", "-")
         with Nursery(own_folder / "counting") as nursery:
             hits = count_hits(own_folder / "count", nursery, scenario)
-        total = found.alone[scenario.name] = Tally()
+        total = Tally()
 
         def task(name: str, scenario: Scenario = scenario, total: Tally = total) -> Task:
             def run(place: Path, nursery: Nursery) -> None:
@@ -142,10 +179,12 @@ def _alone(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
         tasks = [task(name) for name, _ in hits.most_common()]
         began = time.monotonic()
         run_side_by_side(own_folder, extent.side_by_side, tasks)
+        found.alone[scenario.name] = total
         say(f"  {scenario.name}: {total.kills.total()} kills, {time.monotonic() - began:.0f} s")
+        milestone()
 
 
-def _pairs(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
+def _pairs(folder: Path, extent: Extent, found: Findings, say: Say, _: Milestone) -> None:
     """Somebody dies at one failpoint, a successor at another."""
     scenario = BY_NAME[PAIRS_SCENARIO]
     with Nursery(folder / "counting") as nursery:
@@ -154,7 +193,7 @@ def _pairs(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
     if extent.pairs is not None:
         pairs = random.Random(extent.seed).sample(pairs, min(extent.pairs, len(pairs)))
     found.pairs_tried = len(pairs)
-    lock = Lock()
+    total, lock = Tally(), Lock()
 
     def task(pair: Pair) -> Task:
         def run(place: Path, nursery: Nursery) -> None:
@@ -164,18 +203,28 @@ def _pairs(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
                 if not Counter(pair.names) - Counter(own.courses[-1]):
                     break
             with lock:
-                found.pairs.add(own)
-                if found.pairs.runs % 100 < len(own.courses):
-                    say(f"  {found.pairs.runs} courses")
+                total.add(own)
+                if total.runs % 100 < len(own.courses):
+                    say(f"  {total.runs} courses")
 
         return run
 
-    run_side_by_side(folder, extent.side_by_side, map(task, pairs))
-    say(f"  {len(pairs)} pairs, {found.pairs.kills.total()} kills, {len(found.pairs_missed())} pairs missed")
+    for turn in range(1 + MORE_TRIES):
+        run_side_by_side(folder / str(turn), extent.side_by_side, map(task, pairs))
+        missed = pairs_missed(total)
+        pairs = [
+            pair
+            for pair in all_pairs(scenario, hits, extent.seed + 1 + turn)
+            if frozenset(pair.names) in missed
+        ]
+        if extent.pairs is not None or not pairs:
+            break
+    found.pairs = total
+    say(f"  {found.pairs_tried} pairs, {total.kills.total()} kills, {len(missed)} pairs missed")
 
 
-def _disturbances(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
-    total, lock = found.disturbances, Lock()
+def _disturbances(folder: Path, extent: Extent, found: Findings, say: Say, _: Milestone) -> None:
+    total, lock = Disturbances(), Lock()
 
     def task(kind: str, disturb: Callable[[Ground], int]) -> Task:
         def run(place: Path, nursery: Nursery) -> None:
@@ -191,6 +240,7 @@ def _disturbances(folder: Path, extent: Extent, found: Findings, say: Say) -> No
 
     tasks = [task(kind, disturb) for kind, disturb in disturbed.every_kind()][:: extent.every]
     run_side_by_side(folder, extent.side_by_side, tasks)
+    found.disturbances = total
     say(f"  {total.tried.total()} disturbances")
 
 
@@ -206,10 +256,10 @@ def storm_plans(extent: Extent) -> Iterable[Plan]:
         yield Plan(seed, shards, kills, stops, rest_seconds=0.5)
 
 
-def _storms(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
+def _storms(folder: Path, extent: Extent, found: Findings, say: Say, milestone: Milestone) -> None:
     """Until there were as many shards, kills and stops as asked for, and every fault fired."""
     total = found.storms
-    for plan in storm_plans(extent):
+    for plan in islice(storm_plans(extent), found.storms_run, None):
         enough = total.audit.shards >= extent.shards
         enough = enough and total.kills.total() >= extent.kills and total.stops >= extent.stops
         if enough and (not extent.complete or not found.faults_idle() or found.storms_run >= MOST_STORMS):
@@ -225,9 +275,10 @@ def _storms(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
             f"  storm {plan.seed}: {outcome.audit.shards} shards, {outcome.kills.total()} kills, "
             f"{outcome.stops} stops, {outcome.seconds:.0f} s"
         )
+        milestone()
 
 
-def _bad_clients(folder: Path, extent: Extent, found: Findings, say: Say) -> None:
+def _bad_clients(folder: Path, extent: Extent, found: Findings, say: Say, _: Milestone) -> None:
     """The harness can fail: clients that are wrong are found out."""
     with Nursery(folder / "processes") as nursery:
         found.naive = naive_client(

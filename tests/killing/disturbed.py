@@ -194,7 +194,7 @@ def every_kind() -> list[tuple[str, Callable[[Ground], int]]]:
     return found
 
 
-#: Moments at which the database is taken away.
+#: Moments at which the database is taken away: none within a transaction of the process's own.
 HELD_FROM = (
     ("commit.after", 4),
     ("call.upload.before", 1),
@@ -205,7 +205,7 @@ HELD_FROM = (
     ("call.create_batch.after", 2),
     ("call.get_batch.after", 3),
     ("call.download.after", 2),
-    ("fsync.after", 20),
+    ("fsync.after", 21),
 )
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from killing.audit import audit
 from killing.bad_clients import PER_SHARD, frozen_before_create, naive_client
-from killing.campaign import Extent, Findings
+from killing.campaign import Extent, Findings, campaign
 from killing.enumerated import (
     BY_NAME,
     CANCELLED,
@@ -27,12 +27,14 @@ from killing.enumerated import (
     kill_and_finish,
 )
 from killing.ground import Ground, ground
+from killing.kept import load, save
 from killing.lives import ANY, Order
 from killing.orders import Orders
 from killing.pairs import CANCEL, all_pairs, unordered
 from killing.processes import CODE, Hung, Nursery, Progress, surroundings
 from killing.report import report
 from killing.storm import Plan, storm
+from played_code import OtherCode
 
 #: Which hit of each failpoint is drawn; another seed draws others.
 SEED = 20261121
@@ -227,3 +229,15 @@ def test_the_report_is_one_page_without_places_of_this_machine(nursery: Nursery,
     assert "| commit.after |" in text
     assert str(tmp_path) not in text
     assert str(Path.home()) not in text
+
+
+def test_a_campaign_goes_on_with_what_it_kept_of_the_same_code_and_extent(tmp_path: Path) -> None:
+    path, extent = tmp_path / "kept.pickle", Extent(kills=7)
+    assert load(path, extent) == Findings()
+    found = Findings(done={"alone", "pairs", "disturbances", "storms", "bad clients"}, pairs_tried=3)
+    save(path, extent, found)
+    said: list[str] = []
+    assert campaign(tmp_path / "ground", extent, said.append, load(path, extent)) == found
+    assert said == []
+    with pytest.raises(OtherCode):
+        load(path, Extent(kills=8))

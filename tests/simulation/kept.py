@@ -10,27 +10,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import langbatch
+from played_code import OtherCode, code_digest
 from simulation.campaign import Totals
 
 _BETWEEN = "\t"
-
-
-class OtherCode(Exception):
-    """The file was begun by another state of the code."""
-
-
-def code_digest() -> str:
-    """Of everything that a seed's course depends on: the product's modules and the simulation's."""
-    digest = blake2b(digest_size=8)
-    for root in (Path(langbatch.__file__).parent, Path(__file__).parent):
-        for path in sorted(root.rglob("*.py")):
-            digest.update(str(path.relative_to(root.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+_OWN = (Path(__file__).parent,)
 
 
 class Kept:
@@ -42,7 +29,7 @@ class Kept:
         self.chunks: set[tuple[int, int]] = set()
         self.seconds = 0.0
         head, *lines = self._lines()
-        if head["code"] != code_digest():
+        if head["code"] != code_digest(_OWN):
             raise OtherCode(
                 f"{path} holds seeds of another state of the code: delete it, or go back to that state"
             )
@@ -53,7 +40,7 @@ class Kept:
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         if not self.path.exists():
-            self._append({"code": code_digest()})
+            self._append({"code": code_digest(_OWN)})
         whole, _, _cut_off = self.path.read_bytes().rpartition(b"\n")
         os.truncate(self.path, len(whole) + 1)
         return map(json.loads, whole.splitlines())
