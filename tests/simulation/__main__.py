@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from played_code import OtherCode
 from simulation.campaign import Totals, play_seed, run
-from simulation.kept import Kept, OtherCode
+from simulation.kept import Kept
 from simulation.report import write_report
 from simulation.world import arena
 

@@ -9,11 +9,12 @@ import pytest
 
 from langbatch.records import ShardState
 from langbatch.store.store import JobStore
+from played_code import OtherCode
 from simulation.__main__ import complain, main
 from simulation.campaign import Totals, add_up, failpoint_names, play_seed, run
 from simulation.faults import ALL_KNOBS
 from simulation.judge import judge
-from simulation.kept import Kept, OtherCode
+from simulation.kept import Kept
 from simulation.people import Errand, retry_all, settle_all
 from simulation.provider import NaiveProvider, SimulatedProvider, UnfencedProvider
 from simulation.report import write_report
