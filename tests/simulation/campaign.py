@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import re
 import time
@@ -153,6 +154,12 @@ def play_seed(
     return world, verdict
 
 
+def _collect_seldom() -> None:
+    """The modules are no garbage, and a seed leaves little: looking for it takes an eighth of the time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def add_up(seeds: Sequence[int]) -> Totals:
     """Play these seeds in this process."""
     totals = Totals()
@@ -187,7 +194,8 @@ def run(
     chunks = [range(at, min(at + _CHUNK, first + seeds)) for at in range(first, first + seeds, _CHUNK)]
     if kept is not None:
         chunks = [chunk for chunk in chunks if (chunk.start, len(chunk)) not in kept.chunks]
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_collect_seldom) as pool:
         played = {pool.submit(add_up, chunk): chunk for chunk in chunks}
         for future in as_completed(played):
             found, now = future.result(), time.monotonic()

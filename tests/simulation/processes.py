@@ -208,7 +208,7 @@ class Worker(Process):
             due = runner.advance()
             # What takes days is looked at less often: it costs our time, and proves nothing more.
             elapsed = world.clock.now() - START
-            world.stage.rest(min(max(due or 60.0, self._cadence, elapsed / 12), 24 * 3_600.0))
+            world.stage.rest(min(max(due or 60.0, self._cadence, elapsed / 4), 24 * 3_600.0))
 
     def _open(self, job: Job, place: int) -> Provider:
         if self.world.plan.draw("open"):
