@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from langbatch.results.failures import Failures
 from langbatch.results.pieces import piece_blocks
 from langbatch.results.rows import GarbledRow, Row, ids_in_garbage, quick_success, read_row
 from langbatch.results.skeletons import Shelf
@@ -26,32 +27,35 @@ Fact = tuple[int, int, str | tuple[str, ...], int, bytes | None, Row | None]
 OVERSIZED: Final = 1
 
 
-def facts(file: BinaryIO, max_row_bytes: int, start: int = 0, end: int | None = None) -> Iterator[Fact]:
-    """The facts of all rows, or of those between two places where rows begin, in order."""
-    shelf = Shelf()
+def facts(file: BinaryIO, max_row_bytes: int, start: int = 0, end: int | None = None) -> Iterator[list[Fact]]:
+    """The facts of all rows, or of those between two places where rows begin, in order, many at a time."""
+    shelf, failures = Shelf(), Failures()
     for offset, parts, oversized_bytes in piece_blocks(file, max_row_bytes, start, end):
         if oversized_bytes:
-            yield offset, oversized_bytes, ids_in_garbage(parts[0]), OVERSIZED, None, None
+            yield [(offset, oversized_bytes, ids_in_garbage(parts[0]), OVERSIZED, None, None)]
             continue
         for text in parts:
             found: list[Fact] = []
-            rows = shelf.cut(text)
+            cut = shelf.cut(text)
             at, size = 0, len(text)
-            while (at := shelf.run(rows, text, at, offset, found.append)) < size:
+            while (at := shelf.run(cut, text, at, offset, found.append)) < size:
                 newline = text.find(b"\n", at)
                 end_of_row = newline + 1 if newline >= 0 else size
-                found += _facts_of_row(text[at:end_of_row], offset + at, shelf)
+                found += _facts_of_row(text[at:end_of_row], offset + at, shelf, failures)
                 at = end_of_row
-            yield from found
+            yield found
             offset += size
 
 
-def _facts_of_row(line: bytes, offset: int, shelf: Shelf) -> list[Fact]:
+def _facts_of_row(line: bytes, offset: int, shelf: Shelf, failures: Failures) -> list[Fact]:
     """None for a blank line. White space around a row is no part of it."""
     data = line.strip(b" \t\r\n")
     if not data:
         return []
     offset += line.index(data[:1])
+    row = failures.read(data)
+    if row is not None:
+        return [(offset, len(data), row.custom_id, 0, None, row)]
     plain = quick_success(data, shelf)
     if plain is not None:
         return [(offset, len(data), *plain, None)]
@@ -59,18 +63,19 @@ def _facts_of_row(line: bytes, offset: int, shelf: Shelf) -> list[Fact]:
         row = read_row(data)
     except GarbledRow as garbled:
         return [(offset, len(data), garbled.custom_ids, 0, None, None)]
+    failures.learn(data, row)
     return [(offset, len(data), row.custom_id, 0, row.usage, row)]
 
 
 def facts_of_range(path: Path, max_row_bytes: int, start: int, end: int) -> list[Fact]:
     """For a worker."""
     with open(path, "rb", buffering=0) as file:
-        return list(facts(file, max_row_bytes, start, end))
+        return [fact for found in facts(file, max_row_bytes, start, end) for fact in found]
 
 
 def facts_in_ranges(
     executor: Executor, file: BinaryIO, path: Path, max_row_bytes: int, range_bytes: int
-) -> Iterator[Fact]:
+) -> Iterator[list[Fact]]:
     """As `facts`, read by workers that see the file under the same path. Not much more is under way at once
     than keeps the machine's cores busy."""
     size = os.fstat(file.fileno()).st_size
@@ -83,7 +88,7 @@ def facts_in_ranges(
                 end = _row_start(file, min(start + max(range_bytes, 1), size), size)
                 waiting.append(executor.submit(facts_of_range, path, max_row_bytes, start, end))
                 start = end
-            yield from waiting.popleft().result()
+            yield waiting.popleft().result()
     finally:
         for future in waiting:
             future.cancel()

@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
@@ -111,7 +112,7 @@ class Ledger:
         verdict = attempt.verdict
         self._verdict = Row("", verdict.outcome, verdict.code, None, _error_token(verdict))
 
-    def take_piece(self, piece: Piece, file: BinaryIO, found: Iterable[Fact]) -> None:
+    def take_piece(self, piece: Piece, file: BinaryIO, found: Iterable[Iterable[Fact]]) -> None:
         """Take what was `found` in the piece, all of it. `file` is the piece; it stays open."""
         number = len(self.sources)
         descriptor = file.fileno()
@@ -121,7 +122,7 @@ class Ledger:
         place_of, add_usage = self._place_of.get, self.usage.add
         known, source, offsets = self.known, self.source, self.offset
         lengths, splices, failures = self.length, self.splice, self._failures
-        for offset, length, whose, splice, usage, row in found:
+        for offset, length, whose, splice, usage, row in chain.from_iterable(found):
             if isinstance(whose, tuple):
                 self.notes["oversized" if splice == OVERSIZED else "malformed"] += 1
                 self._set_aside(descriptor, offset, length)

@@ -5,22 +5,31 @@ order with the same spacing, the same status. That is a row's *skeleton*. msgspe
 rows of a block at once; where skeleton and values, put together again, give the very bytes that lie there,
 the row has the skeleton's keys, each once, and nothing else. It does not even matter whose the values were.
 Nothing is guessed: whatever does not fit is for the exact reader.
+
+Much of a body is the same in all rows, too: the model, the filters that found nothing. What did not vary so
+far becomes part of the skeleton, which is then *tight*, and need not be cut out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import astuple
 
 from langbatch.results.members import UNREADABLE, spans
 
 #: Skeletons kept at once. A file with more is written by hand or by an adversary.
 _MAX_SKELETONS: Final = 32
 _MAX_LITERAL_BYTES: Final = 1 << 16
+#: Rows that tell what does not vary: of at least and at most so many of a block.
+_TELLING_ROWS: Final = (8, 32)
+#: Rows that a tight skeleton may miss, each of which loosens it, before there is none any more.
+_MAX_MISSES: Final = 32
 _SUCCESS: Final = re.compile(rb"2[0-9][0-9]")
 #: Keys that a plain row has, and that its response has; `id` and `request_id` may come with them.
 _ROW_KEYS: Final = frozenset({"custom_id", "response", "error"})
@@ -48,45 +57,106 @@ class Values(msgspec.Struct, gc=False):
     id: Raw = _ABSENT
 
 
+#: `Values`, or what has its members, but with a struct for its body: see `_decoder_of`.
+_Rows = Iterator[Any]
+
 _decode_lines: Final = msgspec.json.Decoder(Values).decode_lines
 _decode_string: Final = msgspec.json.Decoder(str).decode
+
+
+def _in_order(body: dict[str, Raw]) -> Sequence[Raw]:
+    return list(body.values())
+
+
+@lru_cache(64)
+def _decoder_of(keys: tuple[str, ...]) -> Callable[[bytes], list[Any]]:
+    """As `_decode_lines`, for rows of whose bodies only these keys' values are wanted, in their order."""
+    body = msgspec.defstruct(
+        "Body",
+        [(f"m{n}", Raw, msgspec.field(name=key, default=_ABSENT)) for n, key in enumerate(keys)],
+        gc=False,
+    )
+    response = msgspec.defstruct("Response", [("body", body), ("request_id", Raw, _ABSENT)], gc=False)
+    row = msgspec.defstruct(
+        "Row", [("custom_id", Raw), ("response", response | None, None), ("id", Raw, _ABSENT)], gc=False
+    )
+    return msgspec.json.Decoder(row).decode_lines
 
 
 class Skeleton:
     """Literal bytes at even places, values at odd ones; the values of the body follow one another.
 
-    `start` is where the key `response` would begin if the values before it took no room, `usage` tells which
-    of the body's values is that, if one is.
+    `start` is where the key `response` would begin if the values before it took no room. `keys` are those of
+    the body's values; `constants`, in a tight skeleton, the values of other keys, which are literal.
     """
 
-    __slots__ = ("_body", "_custom_id", "_id", "_members", "_pieces", "_request_id", "_start", "_usage")
+    __slots__ = (
+        "_body",
+        "_custom_id",
+        "_id",
+        "_in_order",
+        "_pieces",
+        "_places",
+        "_request_id",
+        "_start",
+        "_usage",
+        "constants",
+        "decode_lines",
+        "keys",
+    )
 
     def __init__(
-        self, pieces: list[bytes | Raw], places: dict[str, int], members: int, start: int, usage: int | None
+        self,
+        pieces: list[bytes | Raw],
+        places: dict[str, int],
+        keys: tuple[str, ...],
+        start: int,
+        constants: Mapping[str, bytes] | None = None,
     ) -> None:
         self._pieces = pieces
+        self._places = places
         self._custom_id = places["custom_id"]
         self._id = places.get("id")
         self._request_id = places.get("request_id")
-        self._body = slice(places["body"], places["body"] + 2 * members, 2)
-        self._members = members
+        self._body = slice(places["body"], places["body"] + 2 * len(keys), 2)
         self._start = start
-        self._usage = usage
+        self._usage = keys.index("usage") if "usage" in keys else None
+        self.keys = keys
+        self.constants = constants or {}
+        self.decode_lines = _decoder_of(keys) if constants else _decode_lines
+        self._in_order: Callable[[Any], Sequence[Raw]] = astuple if constants else _in_order
 
-    def run(self, rows: Iterable[Values], text: bytes, at: int, offset: int, add: Add) -> int:
+    def tightened(self, constants: Mapping[str, bytes]) -> Skeleton:
+        """This skeleton with those values of the body in it; at least one stays out."""
+        names = dict.fromkeys(range(self._body.start, self._body.stop, 2), "body")
+        names |= {place: name for name, place in self._places.items()}
+        keys = dict(zip(range(self._body.start, self._body.stop, 2), self.keys, strict=True))
+        pieces = self._pieces[:1]
+        places: dict[str, int] = {}
+        for place in range(1, len(self._pieces), 2):
+            literal = bytes(self._pieces[place + 1])
+            if (constant := constants.get(keys.get(place, ""))) is not None:
+                pieces[-1] = bytes(pieces[-1]) + constant + literal
+            else:
+                pieces += [b"", literal]
+                places.setdefault(names[place], len(pieces) - 2)
+        varying = tuple(key for key in self.keys if key not in constants)
+        return Skeleton(pieces, places, varying, self._start, constants)
+
+    def run(self, rows: Iterable[Any], text: bytes, at: int, offset: int, add: Add) -> int:
         """Add the rows of the text from `at` on, as long as they are this skeleton around the next of the
         values; where the first begins that is not. Its values are used up, too. The text lies at `offset`.
         """
         # Looked up once: this loop runs for every row that there is.
         pieces, body_places, custom_id_place = self._pieces, self._body, self._custom_id
         id_place, request_id_place, usage_place = self._id, self._request_id, self._usage
-        members, literal_start = self._members, self._start
+        members, literal_start, in_order = len(self.keys), self._start, self._in_order
         starts_with, join = text.startswith, b"".join
         for values in rows:
             response = values.response
             if response is None:
                 break
-            body = list(response.body.values())
+            body = in_order(response.body)
             if len(body) != members:
                 break
             pieces[custom_id_place] = token = bytes(values.custom_id)
@@ -144,8 +214,7 @@ def skeleton_of(line: bytes) -> Skeleton | None:
         or max(places["custom_id"], places.get("id", 0)) > places["body"]
     ):
         return None
-    usage = list(body).index("usage") if "usage" in body else None
-    return Skeleton(pieces, places, len(body), start, usage)
+    return Skeleton(pieces, places, tuple(body), start)
 
 
 def _spans_within(line: bytes, within: tuple[int, int]) -> dict[str, tuple[int, int]]:
@@ -159,28 +228,44 @@ class Shelf:
     def __init__(self) -> None:
         self._shelf: dict[tuple[str, ...], Skeleton] = {}
         self._latest: Skeleton | None = None
+        self._tight: Skeleton | None = None
+        self._misses = 0
 
-    def cut(self, text: bytes) -> Iterator[Values]:
-        """The values of each row of the text; of none, if not all of them can be read."""
+    def cut(self, text: bytes) -> tuple[Skeleton | None, _Rows]:
+        """The values of each row of the text, and the skeleton they are meant for, if it is one alone. Of
+        none, if not all of them can be read."""
+        tight = self._tight
+        if self._latest is None:
+            return None, iter(())  # nothing yet that they could be held against
         try:
             if not text.isascii():
                 # The decoder does not look inside strings that it was not asked for.
                 text.decode()
-            return iter(_decode_lines(text))
+            if tight is not None:
+                return tight, iter(tight.decode_lines(text))
+            rows = _decode_lines(text)
         except UNREADABLE:
-            return iter(())
+            return None, iter(())
+        if self._misses < _MAX_MISSES:
+            self._tight = _tight(self._latest, rows)
+        return None, iter(rows)
 
-    def run(self, rows: Iterator[Values], text: bytes, at: int, offset: int, add: Add) -> int:
-        """As `Skeleton.run`, by the skeleton that fitted last."""
-        if self._latest is None:
-            next(rows, None)
+    def run(self, cut: tuple[Skeleton | None, _Rows], text: bytes, at: int, offset: int, add: Add) -> int:
+        """As `Skeleton.run`, by the skeleton the values are meant for, or else by the last that fitted."""
+        skeleton, rows = cut
+        skeleton = skeleton or self._latest
+        if skeleton is None:
             return at
-        return self._latest.run(rows, text, at, offset, add)
+        return skeleton.run(rows, text, at, offset, add)
 
     def read(self, line: bytes) -> Plain | None:
         """What the plain success `line` says, by a skeleton that is known, or else by its own from now on."""
         text = line + b"\n"
-        rows = [*self.cut(text)]
+        try:
+            text.decode()
+            rows = _decode_lines(text)
+        except UNREADABLE:
+            return None
         response = rows[0].response if rows else None
         if response is None or not 200 <= response.status_code < 300:
             return None
@@ -200,8 +285,36 @@ class Shelf:
             if len(self._shelf) >= _MAX_SKELETONS:
                 self._shelf.clear()
             self._shelf[keys] = known
-        if not found:
+        if not found or known is None:
             return None
         self._latest = known
+        if self._tight is not None:
+            self._loosen(self._tight, known, response.body)
         _, _, custom_id, start, usage, _ = found[0]
         return custom_id, start, usage
+
+    def _loosen(self, tight: Skeleton, known: Skeleton, body: dict[str, Raw]) -> None:
+        """A row was not of the tight skeleton, but of the `known` one: take back what varies after all."""
+        self._misses += 1
+        held = {key: value for key, value in tight.constants.items() if bytes(body.get(key, b"")) == value}
+        if self._misses >= _MAX_MISSES or not held:
+            self._tight = None
+        elif tight.constants.keys() <= body.keys() and len(held) < len(tight.constants):
+            self._tight = known.tightened(held)
+
+
+def _tight(skeleton: Skeleton, rows: list[Values]) -> Skeleton | None:
+    """The skeleton with what is the same in all of these rows that have its keys; None where that is nothing,
+    or where there are too few to tell."""
+    least, most = _TELLING_ROWS
+    bodies = [row.response.body for row in rows[:most] if row.response is not None]
+    bodies = [body for body in bodies if tuple(body) == skeleton.keys]
+    if len(bodies) < least:
+        return None
+    first = bodies[0]
+    same = {
+        key: bytes(value)
+        for key, value in first.items()
+        if key != "usage" and all(body[key] == value for body in bodies)
+    }
+    return skeleton.tightened(same) if 0 < len(same) < len(first) else None

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from langbatch.results.facts import Fact, facts
+from langbatch.results.failures import Failures
 from langbatch.results.rows import GarbledRow, quick_success, read_row
 from results.joining import encoded, success
 from results.test_join_properties import bodies, rows
@@ -47,7 +48,11 @@ SPLICES = st.sampled_from(
 @st.composite
 def lines(draw: st.DrawFn) -> bytes:
     """Rows of a few shapes over and over, so that they fit one another's skeletons; a few are damaged."""
-    data: bytes = draw(rows() | st.builds(_usual, st.integers(0, 9), st.integers(0, 3), bodies))
+    data: bytes = draw(
+        rows()
+        | st.builds(_usual, st.integers(0, 9), st.integers(0, 3), bodies)
+        | st.builds(_refused, st.integers(0, 9), st.integers(0, 6), MESSAGES)
+    )
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
         at = draw(st.integers(0, len(data)))
         data = data[:at] + draw(SPLICES) + data[at + draw(st.integers(0, 3)) :]
@@ -62,12 +67,41 @@ def _usual(number: int, shape: int, said: dict[str, object]) -> bytes:
     return encoded({"id": "batch_req_1", **row} if shape == 3 else row)
 
 
+MESSAGES = st.text(max_size=4) | st.sampled_from(
+    ["", "retry after 7 s", "retry after 70 s", "r1", "1", 'say "no"', "\\", "ü", "429", "}"]
+)
+
+
+def _refused(number: int, shape: int, message: str) -> bytes:
+    """What a service says that refuses: over HTTP, for a whole batch, or with less care."""
+    error: dict[str, object] = {"message": message, "code": "429"}
+    row = success(f"r{number}", {"error": error})
+    row["response"]["status_code"] = 429
+    row["response"]["request_id"] = f"{number}"
+    match shape:
+        case 1:
+            row |= {"response": None, "error": {"code": "batch_expired", "message": message}}
+        case 2:
+            row = {"id": f"batch_req_{number}", **row}
+        case 3:
+            row["error"] = {"message": message, "code": "both"}
+        case 4:
+            error["code"] = message
+        case 5:
+            row["response"]["body"] = message
+        case 6:
+            row = {"response": row.pop("response"), **row}
+        case _:
+            pass
+    return encoded(row)
+
+
 def _facts(data: bytes) -> list[Fact]:
     with tempfile.TemporaryDirectory() as folder:
         piece = Path(folder, "piece")
         piece.write_bytes(data)
         with piece.open("rb", buffering=0) as file:
-            return list(facts(file, 1 << 20))
+            return [fact for found in facts(file, 1 << 20) for fact in found]
 
 
 def _exact_facts(data: bytes) -> list[tuple[int, int, object, object]]:
@@ -117,9 +151,37 @@ def test_a_file_of_rows_reads_as_its_rows_read_one_by_one(
         )
         for at, length, whose, _, usage, row in quick
     ] == _exact_facts(data)
-    for at, _, _, splice, _, row in quick:
+    for at, length, _, splice, _, row in quick:
+        if row is not None:
+            assert row == read_row(data[at : at + length])
         if splice and row is None:
             assert data[at + splice :].startswith(b'"response":')
+
+
+def test_a_later_row_around_another_message_says_what_the_exact_reader_says() -> None:
+    failures = Failures()
+    texts = [_refused(number, shape, f"retry after {number} s") for shape in (0, 1, 2) for number in range(5)]
+    taken = []
+    for text in texts:
+        said, exact = failures.read(text), read_row(text)
+        assert said is None or said == exact
+        taken.append(said is not None)
+        failures.learn(text, exact)
+    assert taken == [False, *[True] * 4] * 3
+
+
+def test_what_varies_after_all_is_taken_back() -> None:
+    """A model that is the same in a hundred rows, then another; and rows of two shapes by turns."""
+    steady = [_usual(1, 0, {"x": "y" * 900}) for _ in range(200)]
+    other = [line.replace(b'"c1"', b'"c%d"' % n) for n, line in enumerate(steady)]
+    mixed = [_usual(1, n % 2, {"x": "y" * 900}) for n in range(200)]
+    data = b"\n".join([*steady, *other, *mixed, *steady])
+    found = _facts(data)
+    assert len(found) == 800
+    assert {(row, splice > 0) for _, _, _, splice, _, row in found} == {(None, True)}
+    assert [(at, length, whose) for at, length, whose, *_ in found] == [
+        (at, length, whose) for at, length, whose, _ in _exact_facts(data)
+    ]
 
 
 def test_rows_of_one_shape_are_read_by_comparison(tmp_path: Path) -> None:
