@@ -33,8 +33,9 @@ from simulation.turns import TWO_ROUNDS, rate_of, turn_of
 
 _UNSETTLED = sa.select(jobs.c.key).where(jobs.c.state.not_in(SETTLED_JOB_STATES)).limit(1)
 _RAM = Path("/dev/shm")
-#: After the last fault everything must have ended within this: an unknown status is watched for two days.
-LIVENESS_SECONDS = 6 * 86_400.0
+#: After the last fault everything must have ended within this: an unknown status is watched for two days, a
+#: retry's too, and whoever looks in comes once a day by then.
+LIVENESS_SECONDS = 10 * 86_400.0
 
 
 class NeverEnds(AssertionError):
