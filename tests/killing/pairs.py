@@ -45,6 +45,9 @@ def all_pairs(scenario: Scenario, hits: Counter[str], seed: int) -> list[Pair]:
 #: The first shard's batch exists when the second shard's process dies here.
 _SECOND_UPLOAD = Order("kill", "call.upload.before", 2)
 _SECOND_CREATE = Order("kill", "call.create_batch.before", 2)
+#: Some rows have run by then, so that a cancelled batch has something to download.
+_ON_ITS_WAY = Order("kill", "call.get_batch.after", 4)
+_STARTS = {"list_batches": _SECOND_CREATE, "delete_file": _SECOND_CREATE, "download": _ON_ITS_WAY}
 
 
 def _around_a_cancel(cancel: str, other: str) -> tuple[Order, ...]:
@@ -56,7 +59,7 @@ def _around_a_cancel(cancel: str, other: str) -> tuple[Order, ...]:
     at_cancel = Order("kill", cancel, 1)
     if verb in ("upload", "get_file", "create_batch"):
         return Order("kill", other, 2), at_cancel
-    start = _SECOND_CREATE if verb in ("list_batches", "delete_file") else _SECOND_UPLOAD
+    start = _STARTS.get(verb, _SECOND_UPLOAD)
     return start, at_cancel, Order("kill", other, 1)
 
 
