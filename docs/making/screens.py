@@ -150,6 +150,8 @@ def ground(**config: Any) -> Iterator[RunningServer]:
         running_server(config=EmulatorConfig.instant(answer=answer, **config)) as server,
     ):
         os.environ |= {
+            # Whoever draws this may have a store where langbatch usually has its own.
+            "XDG_DATA_HOME": str(Path(folder, "share")),
             "LANGBATCH_HOME": str(Path(folder, "home")),
             "AZURE_API_BASE": server.azure_endpoint,
             "AZURE_API_KEY": "any",

@@ -64,13 +64,16 @@ def schema_of(model: Any) -> dict[str, Any]:
     Raises `BatchInitializationError` naming the field that strict answers cannot have.
     """
     from pydantic import TypeAdapter
-    from pydantic.errors import PydanticUserError
+    from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
     try:
         schema = TypeAdapter(model).json_schema()
     except PydanticUserError as error:
         # The first line names the type at fault; the others are advice on pydantic.
         raise _refusal("answer", str(error).splitlines()[0]) from None
+    except PydanticUndefinedAnnotation as error:  # what pydantic said before 2.8
+        name = getattr(model, "__name__", repr(model))
+        raise _refusal("answer", f"`{name}` is not fully defined: {error}") from None
     return strict_schema(schema)
 
 
