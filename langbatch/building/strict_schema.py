@@ -71,7 +71,7 @@ def schema_of(model: Any) -> dict[str, Any]:
     except PydanticUserError as error:
         # The first line names the type at fault; the others are advice on pydantic.
         raise _refusal("answer", str(error).splitlines()[0]) from None
-    except PydanticUndefinedAnnotation as error:  # what pydantic said before 2.8
+    except PydanticUndefinedAnnotation as error:  # what pydantic 2.7 says
         name = getattr(model, "__name__", repr(model))
         raise _refusal("answer", f"`{name}` is not fully defined: {error}") from None
     return strict_schema(schema)

@@ -112,30 +112,25 @@ class Unfit(Exception):
 
 def _decode_plain(value: Any) -> list[_PlainMessage]:
     messages: list[_PlainMessage] = _decode_messages(value)
-    quotes = bytes(value).count(b'"') - _QUOTES_PER_MESSAGE * len(messages)
-    if quotes:
-        _refuse_repeats(bytes(value), messages, quotes)
+    _refuse_repeats(bytes(value), messages)
     return messages
 
 
 def _decode_plain_input(value: Any) -> str | list[_PlainMessage]:
     said: str | list[_PlainMessage] = _decode_input(value)
     if not isinstance(said, str):
-        quotes = bytes(value).count(b'"') - _QUOTES_PER_MESSAGE * len(said)
-        if quotes:
-            _refuse_repeats(bytes(value), said, quotes)
+        _refuse_repeats(bytes(value), said)
     return said
 
 
-def _refuse_repeats(value: bytes, messages: list[_PlainMessage], quotes: int) -> None:
-    """msgspec drops the first of two equal keys without a word, but its quotes are there; never fewer.
-
-    `quotes` are those beyond what the messages' keys and strings need.
-    """
-    # Those within the prompts, unless they are written as numbers: then nothing is proved.
-    quotes -= sum([message.content.count('"') for message in messages])
-    if quotes or b"\\u0022" in value:
-        raise Unfit("", "may repeat a key")
+def _refuse_repeats(value: bytes, messages: list[_PlainMessage]) -> None:
+    """msgspec drops the first of two equal keys without a word, but its quotes are there; never fewer."""
+    quotes = value.count(b'"') - _QUOTES_PER_MESSAGE * len(messages)
+    if quotes:
+        # Those within the prompts, unless they are written as numbers: then nothing is proved.
+        quotes -= sum([message.content.count('"') for message in messages])
+        if quotes or b"\\u0022" in value:
+            raise Unfit("", "may repeat a key")
 
 
 def _decoded(type_: Any) -> Callable[[bytes], Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from langbatch.results.members import UNREADABLE, spans
+from langbatch.results.members import UNREADABLE, spans, spans_within
 from langbatch.results.rows import Row
 
 #: Sentences kept at once, and the longest row worth keeping.
@@ -98,7 +98,7 @@ class Failures:
 
 def _sentence(line: bytes, row: Row) -> _Sentence | None:
     """None where the ids do not lie as services write them: those of the row, then the response with its."""
-    members = _within(line, (0, len(line)))
+    members = spans(line)
     found = _strings(line, members, "id", "custom_id")
     response = None
     if row.response is None:
@@ -108,12 +108,13 @@ def _sentence(line: bytes, row: Row) -> _Sentence | None:
         if any(stop > start for _, stop, _ in found):
             return None
         response = (start - sum(stop - first for first, stop, _ in found), len(line) - end)
-        inner = _within(line, (start, end))
+        inner = spans_within(line, (start, end))
         found += _strings(line, inner, "request_id")
-        said = _within(line, inner["body"])["error"] if line[slice(*members["error"])] == b"null" else (0, 0)
+        over_http = line[slice(*members["error"])] == b"null"
+        said = spans_within(line, inner["body"])["error"] if over_http else (0, 0)
     error: tuple[bytes, ...] = (row.error,)
     if line[said[0] : said[0] + 1] == b"{":
-        message = _strings(line, _within(line, said), "message")
+        message = _strings(line, spans_within(line, said), "message")
         parts = [row.error.split(b'"%b"' % line[start:end]) for start, end, _ in message]
         if parts and len(parts[0]) == 2:
             found += message
@@ -127,11 +128,6 @@ def _sentence(line: bytes, row: Row) -> _Sentence | None:
         at = end
     names = tuple(name for _, _, name in sorted(found))
     return _Sentence((*literals, line[at:]), names, row, error, response) if "custom_id" in names else None
-
-
-def _within(line: bytes, within: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    start, end = within
-    return {key: (start + a, start + b) for key, (a, b) in spans(line[start:end]).items()}
 
 
 def _strings(line: bytes, members: Mapping[str, tuple[int, int]], *names: str) -> list[tuple[int, int, str]]:

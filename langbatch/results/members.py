@@ -93,6 +93,12 @@ def spans(data: bytes) -> dict[str, tuple[int, int]]:
     return found
 
 
+def spans_within(data: bytes, within: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """As `spans`, for an object that is a part of the data."""
+    start, end = within
+    return {key: (start + a, start + b) for key, (a, b) in spans(data[start:end]).items()}
+
+
 def _without_surrogate(match: re.Match[bytes]) -> bytes:
     """Same length, so that what is found in the shadow lies at the same place in the row."""
     return rb"\ufffd" if len(match[0]) == 6 else match[0]

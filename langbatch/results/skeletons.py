@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import astuple
 
-from langbatch.results.members import UNREADABLE, spans
+from langbatch.results.members import UNREADABLE, spans, spans_within
 
 #: Skeletons kept at once. A file with more is written by hand or by an adversary.
 _MAX_SKELETONS: Final = 32
@@ -189,10 +189,10 @@ def skeleton_of(line: bytes) -> Skeleton | None:
     row = spans(line)
     if not _ROW_KEYS <= row.keys() <= _ROW_KEYS | {"id"} or line[slice(*row["error"])] != b"null":
         return None
-    response = _spans_within(line, row["response"])
+    response = spans_within(line, row["response"])
     if not _RESPONSE_KEYS <= response.keys() <= _RESPONSE_KEYS | {"request_id"}:
         return None
-    body = _spans_within(line, response["body"])
+    body = spans_within(line, response["body"])
     if not body or _SUCCESS.fullmatch(line, *response["status_code"]) is None:
         return None
     values: list[tuple[tuple[int, int], str]] = [(span, "body") for span in body.values()]
@@ -215,11 +215,6 @@ def skeleton_of(line: bytes) -> Skeleton | None:
     ):
         return None
     return Skeleton(pieces, places, tuple(body), start)
-
-
-def _spans_within(line: bytes, within: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    start, end = within
-    return {key: (start + a, start + b) for key, (a, b) in spans(line[start:end]).items()}
 
 
 class Shelf:

@@ -180,8 +180,11 @@ def search_file(
     return None
 
 
-def walk_files(list_files: Callable[[str | None], FilePage]) -> tuple[list[RemoteFile], bool]:
-    """Every input file that is listed, and whether these are surely all.
+def walk_files(
+    list_files: Callable[[str | None], FilePage], until: str | None = None
+) -> tuple[list[RemoteFile], bool]:
+    """Every input file that is listed, or those up to the page with file `until`, and whether these are
+    surely all.
 
     A service that never says `has_more` lists all at once (2024-10-21 knows no paging; wire reference, 1):
     its list ends where nothing new comes.
@@ -192,6 +195,8 @@ def walk_files(list_files: Callable[[str | None], FilePage]) -> tuple[list[Remot
         page = list_files(after)
         fresh = [file for file in page.files if file.id not in found]
         found.update((file.id, file) for file in fresh)
+        if until in found:
+            return list(found.values()), False
         if page.has_more is False or not page.files:
             return list(found.values()), page.has_more is not True
         if not fresh:
@@ -202,7 +207,7 @@ def walk_files(list_files: Callable[[str | None], FilePage]) -> tuple[list[Remot
 
 def file_is_listed(list_files: Callable[[str | None], FilePage], file_id: str) -> bool | None:
     """Whether the service lists a file; None where its list cannot be read to its end."""
-    files, complete = walk_files(list_files)
+    files, complete = walk_files(list_files, until=file_id)
     if any(file.id == file_id for file in files):
         return True
     return False if complete else None

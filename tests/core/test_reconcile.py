@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langbatch.records import BatchPage, FilePage, RemoteBatch, RemoteFile
-from langbatch.running.reconcile import search_batches, search_file
+from langbatch.running.reconcile import file_is_listed, search_batches, search_file
 
 NOW = 1_000_000.0
 
@@ -86,3 +86,18 @@ def test_a_file_is_found_by_its_exact_name_and_size_only() -> None:
     assert found.id == "f2"
     assert search_file(list_files, "lb-b", 8) is None
     assert search_file(list_files, "renamed", 7) is None
+
+
+def test_a_file_is_looked_for_no_further_than_it_is_found() -> None:
+    files = [RemoteFile(f"f{number}", "processed", 5, "lb-a") for number in range(6)]
+    calls: list[str | None] = []
+
+    def list_files(after: str | None) -> FilePage:
+        calls.append(after)
+        start = 0 if after is None else int(after[1:]) + 1
+        return FilePage(tuple(files[start : start + 2]), start + 2 < len(files), NOW)
+
+    assert file_is_listed(list_files, "f3") is True
+    assert calls == [None, "f1"]
+    assert file_is_listed(list_files, "elsewhere") is False
+    assert len(calls) == 2 + 3

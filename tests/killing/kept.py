@@ -12,7 +12,7 @@ from pathlib import Path
 from killing.campaign import Extent, Findings
 from played_code import OtherCode, code_digest
 
-_OWN = (Path(__file__).parent,)
+_OWN = Path(__file__).parent
 
 
 def load(path: Path, extent: Extent) -> Findings:

@@ -17,7 +17,7 @@ from played_code import OtherCode, code_digest
 from simulation.campaign import Totals
 
 _BETWEEN = "\t"
-_OWN = (Path(__file__).parent,)
+_OWN = Path(__file__).parent
 
 
 class Kept:
