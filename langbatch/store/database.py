@@ -1,4 +1,4 @@
-"""Opening the database: connection rules, the schema's version, migration with a backup."""
+"""Opening the database: the rules of a connection, the schema's version, migration with a backup."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from langbatch.errors import BatchStorageError
+from langbatch.store.connections import Connections
 from langbatch.store.schema import SCHEMA_VERSION
 
 #: How long a writer waits for another one before giving up, in seconds.
@@ -41,11 +41,17 @@ def connect(url: str) -> Engine:
     if parsed.database:
         _refuse_others_file(Path(parsed.database))
         _create_private(Path(parsed.database))
-    engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    engine = sa.create_engine(
+        parsed,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        # Threads keep theirs (`Connections`): however many there are, none waits for another's.
+        pool_size=5,
+        max_overflow=-1,
+    )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        # The sqlite3 module's own transaction handling would begin late and commit early; we say BEGIN.
+        # The sqlite3 module's own handling would begin late and commit early; `transaction` says BEGIN.
         connection.isolation_level = None
         cursor = connection.cursor()
         _write_ahead(cursor)
@@ -53,19 +59,6 @@ def connect(url: str) -> Engine:
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # IMMEDIATE: a writer that read first could otherwise fail at its first write with "locked",
-        # whatever the busy timeout. Readers say so and take no lock.
-        reading = connection.get_execution_options().get("langbatch_reads")
-        # On the driver's connection: SQLAlchemy's way around it costs more than the statement.
-        begin = "BEGIN" if reading else "BEGIN IMMEDIATE"
-        driver: Any = connection.connection.dbapi_connection
-        try:
-            driver.execute(begin)
-        except sqlite3.Error as error:
-            raise OperationalError(begin, None, error) from error
 
     return engine
 
@@ -153,14 +146,14 @@ def schema_version(connection: Connection) -> str | None:
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def prepare(engine: Engine) -> None:
+def prepare(connections: Connections) -> None:
     """Bring the schema to `SCHEMA_VERSION`: create it, or migrate forward after a backup."""
     try:
-        with engine.connect().execution_options(langbatch_reads=True) as connection, connection.begin():
+        with connections.reading() as connection:
             found = _quick_version(connection)
         if found == SCHEMA_VERSION:
             return
-        with engine.begin() as connection:
+        with connections.writing() as connection:
             found = schema_version(connection)
             if found == SCHEMA_VERSION:
                 return
@@ -251,7 +244,3 @@ def settle_events(connection: Connection) -> None:
     those who have numbered an event and not yet committed it."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("LOCK TABLE events IN SHARE MODE")
-
-
-def options_for_reading() -> dict[str, Any]:
-    return {"langbatch_reads": True}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from langbatch import failpoints, processes
@@ -38,10 +38,10 @@ from langbatch.records import (
 )
 from langbatch.shards.sharding import ShardPlan
 from langbatch.store import commitments, observation, reservations, rows
+from langbatch.store.connections import Connections
 from langbatch.store.database import (
     connect,
     lease_clock,
-    options_for_reading,
     prepare,
     sqlite_url,
     storage_error,
@@ -97,10 +97,11 @@ class NewJob:
 class JobStore:
     """One database. Any number of processes and threads may open it at the same time."""
 
-    def __init__(self, engine: Engine, *, clock: Clock | None = None, owner: str | None = None) -> None:
-        prepare(engine)
-        self._engine = engine
-        self._reader = engine.execution_options(**options_for_reading())
+    def __init__(
+        self, connections: Connections, *, clock: Clock | None = None, owner: str | None = None
+    ) -> None:
+        prepare(connections)
+        self._connections = connections
         self._clock: Clock = clock or SystemClock()
         self.owner = owner or processes.identity()
         self.store_id = self._own_id()
@@ -109,23 +110,23 @@ class JobStore:
     def open(cls, home: Path, database_url: str | None = None, *, clock: Clock | None = None) -> JobStore:
         """The store of a home folder (`langbatch.db` in it), or of any SQLAlchemy URL."""
         try:
-            engine = connect(database_url or sqlite_url(home / "langbatch.db"))
+            connections = Connections(connect(database_url or sqlite_url(home / "langbatch.db")))
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise BatchStorageError(
                 f"LANGBATCH_DATABASE_URL cannot be used: {type(error).__name__}",
                 hint="Give a SQLAlchemy URL (postgresql+psycopg://user@host/name) and install its driver.",
             ) from error
-        return cls(engine, clock=clock)
+        return cls(connections, clock=clock)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._connections.close()
 
     # ------------------------------------------------------------ transactions
 
     @contextmanager
     def _writing(self) -> Iterator[Writing]:
         try:
-            with self._engine.begin() as connection:
+            with self._connections.writing() as connection:
                 yield Writing(connection, self._clock.now())
                 failpoints.reached("commit.before")
             failpoints.reached("commit.after")
@@ -137,10 +138,7 @@ class JobStore:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         try:
-            with (
-                self._reader.connect() as connection,
-                connection.begin(),
-            ):
+            with self._connections.reading() as connection:
                 yield connection
         except DBAPIError as error:
             raise storage_error(error) from error
@@ -310,13 +308,9 @@ class JobStore:
 
     def attempts(self, job: int, shard: int) -> list[Attempt]:
         """Every attempt at a shard, oldest first."""
-        query = (
-            sa.select(attempts)
-            .where(attempts.c.job == job, attempts.c.shard == shard)
-            .order_by(attempts.c.number)
-        )
         with self._reading() as connection:
-            return [rows.attempt(row) for row in connection.execute(query)]
+            found = connection.execute(_ATTEMPTS_AT_SHARD, {"job": job, "shard": shard})
+            return [rows.attempt(row) for row in found]
 
     def attempt_named(self, name: str) -> Attempt | None:
         """The attempt whose upload bears this name."""
@@ -714,12 +708,17 @@ _MOVING = (
 )
 _MOVING_OF_JOBS = _MOVING.where(shards.c.job.in_(sa.bindparam("jobs", expanding=True)))
 _ALL_JOBS = sa.select(jobs).order_by(jobs.c.key)
-_UNFINISHED_JOBS = _ALL_JOBS.where(jobs.c.state.not_in(SETTLED_JOB_STATES))
+_UNFINISHED_JOBS = _ALL_JOBS.where(*(jobs.c.state != state for state in sorted(SETTLED_JOB_STATES)))
 _WITH_ATTEMPT = sa.select(*_labelled(shards, "s_"), *_labelled(attempts, "a_"))
 _SHARDS_OF_JOB = (
     _WITH_ATTEMPT.select_from(with_newest_attempt())
     .where(shards.c.job == sa.bindparam("job"))
     .order_by(shards.c.first)
+)
+_ATTEMPTS_AT_SHARD = (
+    sa.select(attempts)
+    .where(attempts.c.job == sa.bindparam("job"), attempts.c.shard == sa.bindparam("shard"))
+    .order_by(attempts.c.number)
 )
 _FRUITLESS_ATTEMPTS = (
     sa.select(sa.func.count())
@@ -727,7 +726,8 @@ _FRUITLESS_ATTEMPTS = (
     .where(
         attempts.c.job == sa.bindparam("job"),
         attempts.c.shard == sa.bindparam("index"),
-        attempts.c.ended_as.in_(("file_unusable", "no_batch")),
+        # Not IN, which SQLAlchemy writes out anew at each execution.
+        sa.or_(attempts.c.ended_as == "file_unusable", attempts.c.ended_as == "no_batch"),
     )
 )
 _ONE_VIEW = (

@@ -77,7 +77,7 @@ class Verdict:
 def judge(world: World, *, ended: bool = True) -> Verdict:
     """Every promise, checked. `ended` False: in the middle of a play, where only some can be."""
     verdict = Verdict()
-    store = JobStore(world.engine, clock=world.clock, owner="judge")
+    store = JobStore(world.connections, clock=world.clock, owner="judge")
     history = _history(world)
     for job in store.jobs():
         shards = store.shards(job.key)
@@ -120,7 +120,7 @@ History = dict[tuple[int, int], list[sa.Row[Any]]]
 def _history(world: World) -> History:
     found: History = defaultdict(list)
     query = sa.select(events).where(events.c.shard.is_not(None)).order_by(events.c.n)
-    with world.engine.connect().execution_options(langbatch_reads=True) as connection:
+    with world.connections.reading() as connection:
         for row in connection.execute(query):
             found[row.job, row.shard].append(row)
     return found

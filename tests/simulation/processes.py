@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from langbatch.errors import BatchStorageError, SetupError
@@ -19,6 +18,7 @@ from langbatch.providers.base import Provider
 from langbatch.records import Job
 from langbatch.running import journal
 from langbatch.running.runner import Runner
+from langbatch.store.connections import Connections
 from langbatch.store.schema import shards
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Claim, Writing
@@ -40,9 +40,9 @@ class Killed(BaseException):
 class ObservedStore(JobStore):
     """The store of one process, telling the world which shards it holds."""
 
-    def __init__(self, process: Process, engine: sa.Engine, owner: str) -> None:
+    def __init__(self, process: Process, connections: Connections, owner: str) -> None:
         self._process = process
-        super().__init__(engine, clock=process.world.clock, owner=owner)
+        super().__init__(connections, clock=process.world.clock, owner=owner)
 
     @contextmanager
     def _writing(self) -> Iterator[Writing]:
@@ -101,7 +101,7 @@ class Process:
             self.dead = self.writes = False
             self.holds = None
             self.owner = f"{_ALIVE}|{self.name}.{self.lives}"
-            store = ObservedStore(self, self.world.engine, self.owner)
+            store = ObservedStore(self, self.world.connections, self.owner)
             try:
                 self.live(store)
             except Killed:
@@ -136,7 +136,7 @@ class Process:
     def _seen_to_be_gone(self) -> None:
         """Others on this machine see that the leases' holder is no more, without waiting for their end."""
         gone = f"{_HERE}|1|long ago|{self.name}.{self.lives}"
-        with self.world.engine.begin() as connection:
+        with self.world.connections.writing() as connection:
             connection.execute(
                 shards.update().where(shards.c.lease_owner == self.owner).values(lease_owner=gone)
             )

@@ -142,7 +142,7 @@ def quiet(place: Arena) -> Iterator[World]:
 
 
 def state_of(world: World) -> ShardState:
-    return JobStore(world.engine, clock=world.clock).view(1, 0).shard.state
+    return JobStore(world.connections, clock=world.clock).view(1, 0).shard.state
 
 
 def run_until(world: World, state: ShardState, seconds: float = 50_000.0) -> None:

@@ -113,9 +113,9 @@ class Story(RuleBasedStateMachine):
     @rule()
     def migrate(self) -> None:
         """All that is opened anew after an upgrade: connections, the schema's check, the store's id."""
-        before = JobStore(self.world.engine, clock=self.world.clock).store_id
+        before = JobStore(self.world.connections, clock=self.world.clock).store_id
         self.place.reopen()
-        assert JobStore(self.world.engine, clock=self.world.clock).store_id == before
+        assert JobStore(self.world.connections, clock=self.world.clock).store_id == before
 
     # ------------------------------------------------------------ what happens elsewhere
 
@@ -182,7 +182,7 @@ class Story(RuleBasedStateMachine):
         return f"{what}{self.people}"
 
     def all_ended(self) -> bool:
-        store = JobStore(self.world.engine, clock=self.world.clock)
+        store = JobStore(self.world.connections, clock=self.world.clock)
         submitted = all(person.finished() for person in self.world.submitters)
         return submitted and all(job.state in SETTLED_JOB_STATES for job in store.jobs())
 

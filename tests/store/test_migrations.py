@@ -20,6 +20,7 @@ from alembic.migration import MigrationContext
 from langbatch.records import Tally, Target
 from langbatch.shards.sharding import ShardPlan
 from langbatch.store import following
+from langbatch.store.connections import Connections
 from langbatch.store.database import connect, sqlite_url
 from langbatch.store.examination import examine_file
 from langbatch.store.schema import SCHEMA_VERSION, metadata
@@ -31,13 +32,13 @@ _TABLES = ("store_facts", "jobs", "shards", "attempts", "unsuccessful", "events"
 
 
 def make_empty(path: Path, version: str) -> None:
-    engine = connect(sqlite_url(path))
+    connections = Connections(connect(sqlite_url(path)))
     config = Config()
     config.set_main_option("script_location", "langbatch.store:migrations")
-    with engine.begin() as connection:
+    with connections.writing() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, version)
-    engine.dispose()
+    connections.close()
 
 
 @cache
@@ -127,10 +128,10 @@ def test_a_first_store_becomes_the_schema_of_today(tmp_path: Path) -> None:
     (statement,) = (sql for kind, name, sql in made if (kind, name) == ("table", "events"))
     assert "AUTOINCREMENT" in statement
     assert metadata.tables["events"].dialect_options["sqlite"]["autoincrement"]
-    engine = connect(sqlite_url(path))
-    with engine.connect() as connection:
+    connections = Connections(connect(sqlite_url(path)))
+    with connections.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    engine.dispose()
+    connections.close()
 
 
 def test_the_numbers_of_a_purged_jobs_events_are_not_given_again_in_a_migrated_store(

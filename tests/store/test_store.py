@@ -21,6 +21,7 @@ from langbatch.errors import BatchStorageError, JobNotFound
 from langbatch.lifecycle import IllegalMove
 from langbatch.records import Tally, Target, Unsuccessful, Usage
 from langbatch.shards.sharding import ShardPlan
+from langbatch.store.connections import Connections
 from langbatch.store.database import connect, prepare, sqlite_url
 from langbatch.store.schema import SCHEMA_VERSION, metadata
 from langbatch.store.store import LEASE_SECONDS, JobStore, NewJob
@@ -82,11 +83,11 @@ def claimed(store: JobStore, job: int, index: int = 0) -> Claim:
 
 
 def test_the_migrations_lead_to_the_schema_that_the_code_uses(tmp_path: Path) -> None:
-    engine = connect(sqlite_url(tmp_path / "x.db"))
-    prepare(engine)
-    with engine.connect() as connection:
+    connections = Connections(connect(sqlite_url(tmp_path / "x.db")))
+    prepare(connections)
+    with connections.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    engine.dispose()
+    connections.close()
     config = Config()
     config.set_main_option("script_location", "langbatch.store:migrations")
     assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA_VERSION
@@ -94,10 +95,10 @@ def test_the_migrations_lead_to_the_schema_that_the_code_uses(tmp_path: Path) ->
 
 def test_a_store_of_the_first_schema_is_migrated_with_a_backup(tmp_path: Path) -> None:
     path = tmp_path / "langbatch.db"
-    engine = connect(sqlite_url(path))
+    connections = Connections(connect(sqlite_url(path)))
     config = Config()
     config.set_main_option("script_location", "langbatch.store:migrations")
-    with engine.begin() as connection:
+    with connections.writing() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
         connection.exec_driver_sql(
@@ -106,7 +107,7 @@ def test_a_store_of_the_first_schema_is_migrated_with_a_backup(tmp_path: Path) -
             "missing, unreadable, created_at, updated_at) VALUES ('job_1', 'in.jsonl', 'azure', "
             "'chat_completions', 'h', '{}', '[]', '', '', 3, 0, 'completed', 0, 3, 0, 0, 0, 0, 0, 1.0, 1.0)"
         )
-    engine.dispose()
+    connections.close()
     store = JobStore.open(tmp_path, clock=CLOCK)
     assert [(job.id, job.total, job.answered, job.tally.succeeded) for job in store.jobs()] == [
         ("job_1", 3, 0, 3)
@@ -301,8 +302,8 @@ def test_a_dead_holders_lease_is_taken_over_at_once(store: JobStore, tmp_path: P
     job, _ = store.add_job(new_job())
     machine, _, rest = processes.identity().partition("|")
     gone = f"{machine}|{2**22 + 1}|{rest.split('|')[1]}|dead"
-    engine = connect(sqlite_url(tmp_path / "langbatch.db"))
-    dead = JobStore(engine, clock=CLOCK, owner=gone)
+    connections = Connections(connect(sqlite_url(tmp_path / "langbatch.db")))
+    dead = JobStore(connections, clock=CLOCK, owner=gone)
     assert dead.claim(job.key, 0) is not None
     dead.close()
     assert store.claim(job.key, 0) is not None

@@ -200,7 +200,9 @@ def test_without_anybody_to_tell_nothing_is_asked_or_stored(
     statements: list[str] = []
     with here.manager() as manager:
         sa.event.listen(
-            manager._store._engine, "before_cursor_execute", lambda *given: statements.append(given[2])
+            manager._store._connections.engine,
+            "before_cursor_execute",
+            lambda *given: statements.append(given[2]),
         )
         with caplog.at_level(logging.DEBUG):
             run_a_job(manager, here, tmp_path, "a")
