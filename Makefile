@@ -9,10 +9,10 @@ check:  ## what CI runs: lint, types, all tests, with the newest and the oldest 
 recipes:  ## docs/how-to/pipelines.md with Airflow and with Prefect, in environments of their own (650 MB)
 	python3 -m venv .venv-airflow
 	.venv-airflow/bin/python -m pip install -q -e '.[test]' 'apache-airflow-core>=3.3,<4'
-	.venv-airflow/bin/python -m pytest -q tests/pipelines
+	.venv-airflow/bin/python -m pytest -q tests/pipelines/airflow_recipe.py
 	python3 -m venv .venv-prefect
 	.venv-prefect/bin/python -m pip install -q -e '.[test]' 'prefect>=3,<4'
-	.venv-prefect/bin/python -m pytest -q tests/pipelines
+	.venv-prefect/bin/python -m pytest -q tests/pipelines/prefect_recipe.py
 
 docs:  ## the site in docs/_site; a broken link, a page that is nowhere or a foreign request fails
 	PYTHONPATH=docs $(PYTHON) -m making.site

@@ -1,58 +1,18 @@
-"""docs/how-to/pipelines.md: each recipe does what the page says, with the real scheduler where there is one."""
+"""docs/how-to/pipelines.md: each recipe does what the page says. Those of Airflow and Prefect have files of
+their own, which `make recipes` runs."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from langbatch.emulator import EmulatorConfig, RunningServer, Timing, running_server
-from running import RUN_SECONDS, CommandLine, pointing_at
+from pipelines.recipes import PAGE, outcomes, recipe, run
+from running import CommandLine, pointing_at
 from support import requests_file
-
-PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/pipelines.md").read_text()
-
-
-def recipe(name: str) -> str:
-    found = re.search(rf"<!-- run: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.S)
-    assert found is not None, name
-    return found[1]
-
-
-def outcomes(path: Path) -> dict[str, str]:
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    return {record["custom_id"]: record["outcome"] for record in records}
-
-
-@pytest.fixture
-def line(langbatch_emulator: RunningServer, tmp_path: Path) -> CommandLine:
-    return CommandLine(tmp_path, pointing_at(langbatch_emulator))
-
-
-def run(
-    line: CommandLine, *words: object, expect: int | None = 0, variables: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """A program of this environment, in the test's folder."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ran = subprocess.run(
-        list(map(str, words)),
-        cwd=line.folder,
-        env=line.environment({"PATH": path, **(variables or {})}),
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
-    if expect is not None:
-        assert ran.returncode == expect, ran.stdout[-5000:] + ran.stderr[-5000:]
-    return ran
 
 
 @pytest.fixture
@@ -99,36 +59,3 @@ def test_systemd_takes_the_units(line: CommandLine) -> None:
     assert set(units) == {"langbatch.service", "langbatch.timer"}
     ran = run(line, "systemd-analyze", "verify", *units, expect=None)
     assert [said for said in ran.stderr.splitlines() if "langbatch." in said] == []
-
-
-@pytest.mark.skipif(find_spec("airflow") is None, reason="Airflow is not installed: make recipes")
-def test_airflow_defers_the_task_and_writes_the_results(
-    line: CommandLine, langbatch_emulator: RunningServer
-) -> None:
-    for folder, name, code in (
-        ("plugins", "langbatch_airflow.py", recipe("an Airflow operator")),
-        ("dags", "nightly.py", recipe("an Airflow DAG").replace("/data", str(line.folder))),
-    ):
-        (line.folder / folder).mkdir()
-        (line.folder / folder / name).write_text(code)
-    requests_file(line.folder / "requests-2026-01-02.jsonl", ["a", "b"])
-    settings = {"AIRFLOW_HOME": str(line.folder), "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
-    run(line, "airflow", "db", "migrate", variables=settings)
-    ran = run(line, "airflow", "dags", "test", "nightly", "2026-01-02", variables=settings)
-    assert "Pausing task as DEFERRED" in ran.stdout + ran.stderr
-    assert outcomes(line.folder / "results-2026-01-02.jsonl") == {"a": "succeeded", "b": "succeeded"}
-    assert langbatch_emulator.emulator.payments().paid_twice == 0
-
-
-@pytest.mark.skipif(find_spec("prefect") is None, reason="Prefect is not installed: make recipes")
-def test_prefect_runs_the_flow(line: CommandLine, langbatch_emulator: RunningServer) -> None:
-    (line.folder / "nightly.py").write_text(recipe("a Prefect flow"))
-    files = [requests_file(line.folder / f"{name}.jsonl", [f"{name}1", f"{name}2"]) for name in "ab"]
-    settings = {
-        "PREFECT_HOME": str(line.folder / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
-        "DO_NOT_TRACK": "1",
-    }
-    ran = run(line, sys.executable, "nightly.py", *files, variables=settings)
-    assert ran.stdout == "4\n"
-    assert langbatch_emulator.emulator.report()["counts"]["batches"] == 2
