@@ -37,8 +37,8 @@ _UNSETTLED = (
 )
 _RAM = Path("/dev/shm")
 #: After the last fault everything must have ended within this: an unknown status is watched for two days, a
-#: retry's too, and whoever looks in comes once a day by then.
-LIVENESS_SECONDS = 10 * 86_400.0
+#: retry's too, and whoever looks in comes once a day by then, for each of four shards that wait for room.
+LIVENESS_SECONDS = 30 * 86_400.0
 
 
 class NeverEnds(AssertionError):
