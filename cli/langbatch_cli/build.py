@@ -106,7 +106,6 @@ def build(
     if prompt is not None and prompt_file is not None:
         raise UsageError("--prompt and --prompt-file are both given", "leave out one of them")
     wishes: dict[str, Any] = {
-        **_settings(settings or []),
         "prompt": prompt if prompt_file is None else _text_of(prompt_file),
         "system": system,
         "model": model,
@@ -116,6 +115,7 @@ def build(
         "max_tokens": max_tokens,
         "image_column": image_column,
         "embed_column": embed_column,
+        "settings": _settings(settings or []),
         "skip_invalid": skip_invalid,
         "input_format": form.value if form else None,
     }
@@ -148,9 +148,13 @@ def build(
     session.say(problem_lines(built.problems, session.width, session.limit))
     left_out = f", {amount(len(built.problems), 'row')} left out" if built.problems else ""
     session.say(f"{amount(built.requests, 'request')}{left_out}")
-    if output != "-":
+    if output != "-" and built.requests:
         session.say(f"Next: {session.command('submit', str(path))}")
     return Exit.DONE
+
+
+#: Options of this command that name no setting of a body.
+_OPTIONS = frozenset({"prompt", "system", "url", "id_column", "image_column", "embed_column", "schema"})
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
@@ -160,11 +164,17 @@ def _settings(given: list[str]) -> dict[str, Any]:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise UsageError(f"--set {visible(setting, 60)} has no value", "--set temperature=0")
+        if name in _OPTIONS:
+            raise UsageError(f"--set {name} would put it into the bodies", f"use --{name.replace('_', '-')}")
         try:
-            found[name] = json_text.loads(value)
+            found[name] = json_text.loads(value, parse_constant=_no_constant)
         except ValueError:
             found[name] = value
     return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are not JSON
 
 
 def _schema(path: Path) -> dict[str, Any]:
@@ -183,6 +193,10 @@ def _schema(path: Path) -> dict[str, Any]:
 def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {visible(str(path))}", "check its name") from None
+    except IsADirectoryError:
+        raise UsageError(f"{visible(str(path))} is a folder", "name a file in it") from None
     except UnicodeDecodeError:
         raise UsageError(f"{visible(str(path))} is not UTF-8 text", "save it as UTF-8") from None
 

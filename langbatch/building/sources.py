@@ -8,13 +8,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from langbatch.building.frames import frame_rows, parquet_rows
-from langbatch.errors import BatchInitializationError, SetupError
+from langbatch.errors import BatchInitializationError
+from langbatch.requests.lines import refuse_file
 
 #: Called with a line, a stable code and a sentence.
 Fault = Callable[[int, str, str], None]
@@ -31,6 +33,7 @@ _ENDINGS: Final[Mapping[str, FileFormat]] = {
 }
 #: A cell longer than this is a quotation mark that was never closed; it would swallow the rest of the file.
 CELL_LIMIT_BYTES: Final = 32 << 20
+_QUOTED: Final = re.compile(rb'"[^"]*"')
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -48,16 +51,19 @@ def open_rows(source: Any, fault: Fault, form: FileFormat | None = None) -> Rows
     """Rows of a file (by its ending, or as `form`), a pandas or polars frame, an Arrow table, or an iterable
     of mappings. Strings and other plain values in an iterable are rows with one column, `text`.
 
-    Raises `OSError` for a file that cannot be opened, `SetupError` where a library is missing.
+    Raises `BatchValidationError` for what is no file, or of no known format, and `OSError` for a file that
+    cannot be opened; `SetupError` where a library is missing.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         chosen = form or _ENDINGS.get(path.suffix.lower())
+        if not path.exists():
+            raise refuse_file("file_not_found", f"there is no file {path.name!r}")
+        if path.is_dir():
+            raise refuse_file("not_a_file", f"{path.name!r} is a folder, not a file")
         if chosen is None:
-            raise SetupError(
-                f"{path.name} could be anything",
-                hint="Name it .csv, .tsv, .jsonl or .parquet.",
-                code="format",
+            raise refuse_file(
+                "format", f"{path.name!r} could be anything: name it .csv, .tsv, .jsonl or .parquet"
             )
         if chosen == "parquet":
             columns, rows = parquet_rows(path)
@@ -115,7 +121,14 @@ def _csv_rows(path: Path, fault: Fault) -> Rows:
         head = file.read(1 << 16)
     if head.startswith(_UTF16_MARKS):
         raise BatchInitializationError(f"{path.name} is UTF-16", hint="Save it as UTF-8.", code="encoding")
-    rows = _csv_cells(path, _delimiter(path, head), fault)
+    names: tuple[str, ...] = ()
+
+    def tell(line: int, code: str, message: str) -> None:
+        if not names:  # the next row is no header
+            raise BatchInitializationError(f"the first line of {path.name}: {message}", code="header")
+        fault(line, code, message)
+
+    rows = _csv_cells(path, _delimiter(path, head), tell)
     _, header = next(rows, (0, []))
     names = tuple(name.strip() for name in header)
     twice = {name for name in names if names.count(name) > 1}
@@ -130,7 +143,8 @@ def _matched(names: tuple[str, ...], rows: Iterator[tuple[int, list[str]]], faul
         if len(cells) != len(names):
             fault(line, "cells", f"this row has {len(cells)} cells, the first line {len(names)}")
         else:
-            yield line, dict(zip(names, cells, strict=True))
+            # CSV has no other way to say that there is no value.
+            yield line, {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
 def _csv_cells(path: Path, delimiter: str, fault: Fault) -> Iterator[tuple[int, list[str]]]:
@@ -176,8 +190,9 @@ def _in_words(error: str) -> str:
 
 
 def _delimiter(path: Path, head: bytes) -> str:
-    """Comma, semicolon (spreadsheets in half of Europe), tab or bar: what the first line has most of."""
+    """Comma, semicolon (spreadsheets in half of Europe), tab or bar: what the first line has most of outside
+    of quotation marks."""
     if path.suffix.lower() == ".tsv":
         return "\t"
-    first = head.lstrip(b"\r\n").split(b"\n", 1)[0]
+    first = _QUOTED.sub(b"", head).lstrip(b"\r\n").split(b"\n", 1)[0]
     return max(",;\t|", key=lambda mark: first.count(mark.encode()))

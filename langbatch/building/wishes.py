@@ -20,6 +20,13 @@ _MAX_TOKENS_WORDS: Final[Mapping[EndpointKind, str]] = {
     "responses": "max_output_tokens",
     "completions": "max_tokens",
 }
+#: What each row's text becomes; see `Wishes.body`.
+_OF_THE_ROWS: Final[Mapping[EndpointKind, tuple[str, ...]]] = {
+    "chat_completions": ("messages",),
+    "responses": ("input",),
+    "completions": ("prompt",),
+    "embeddings": ("input",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,11 @@ class Wishes:
         image_column: str | None = None,
         image_folder: str | os.PathLike[str] | None = None,
         embed_column: str | None = None,
+        settings: Mapping[str, Any] | None = None,
         **body: Any,
     ) -> Wishes:
         """From the keywords of `build_requests`. `BatchInitializationError` for those that contradict
-        each other."""
+        each other. `settings` go into every body letter by letter, whatever a keyword of that name means."""
         if (prompt is None) is (embed_column is None):
             raise _clash("one of prompt and embed_column is needed: what to send of each row")
         url = url or (ENDPOINT_PATHS["embeddings"] if embed_column else ENDPOINT_PATHS["chat_completions"])
@@ -71,6 +79,14 @@ class Wishes:
         common.update(with_answer_format(kind, body))
         if response_format is not None:
             add_format(common, answer_format(kind, response_format))
+        for name in settings or {}:
+            if name in common or (name == "max_tokens" and max_tokens is not None):
+                raise _clash(f"{name} is given twice")
+        common.update(settings or {})
+        system_text = ("instructions",) if kind == "responses" and system is not None else ()
+        for name in (*_OF_THE_ROWS[kind], *system_text):
+            if name in common:
+                raise _clash(f"{name} is made from each row, and cannot be set for all")
         filled = Template(("", ""), (embed_column,)) if embed_column else Template.parse(prompt or "")
         return cls(
             kind,
@@ -95,7 +111,9 @@ class Wishes:
             if name not in there:
                 raise BatchInitializationError(
                     f"there is no column {name!r}",
-                    hint=columns_there_are(there),
+                    hint=columns_there_are(there)
+                    # JSON in a prompt looks like this.
+                    + ("; {{ and }} stand for braces" if '"' in name or ":" in name else ""),
                     code="missing_column",
                 )
 

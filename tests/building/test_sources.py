@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from langbatch.building.sources import Row, Rows, open_rows
-from langbatch.errors import BatchInitializationError, SetupError
+from langbatch.errors import BatchInitializationError, BatchValidationError
 
 
 def read(source: Any, form: Any = None) -> tuple[Rows, list[Row], list[tuple[int, str]]]:
@@ -140,9 +140,32 @@ def test_what_is_no_table_is_refused(source: Any) -> None:
 
 def test_a_file_whose_ending_says_nothing_needs_a_format(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "text\na\n", "rows.dat")
-    with pytest.raises(SetupError, match=r"rows\.dat could be anything"):
+    with pytest.raises(BatchValidationError, match=r"'rows\.dat' could be anything"):
         read(path)
     assert read(path, "csv")[1] == [(2, {"text": "a"})]
+
+
+def test_what_is_no_file_is_refused_as_input(tmp_path: Path) -> None:
+    with pytest.raises(BatchValidationError, match=r"there is no file 'rows\.csv'"):
+        read(tmp_path / "rows.csv")
+    with pytest.raises(BatchValidationError, match="is a folder"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("header", ['"Id";"Comment (free, long, all)"', '"text, long";Id'])
+def test_marks_inside_quoted_names_do_not_count_for_the_delimiter(tmp_path: Path, header: str) -> None:
+    columns = read(csv_file(tmp_path, f"{header}\n"))[0].columns
+    assert columns is not None
+    assert "Id" in columns
+
+
+def test_a_header_that_cannot_be_read_refuses_the_file_instead_of_using_the_next_row(tmp_path: Path) -> None:
+    with pytest.raises(BatchInitializationError, match=r"first line of rows\.csv: text stands behind"):
+        read(csv_file(tmp_path, '"id" ,"text"\nid,text\nr2,b\n'))
+
+
+def test_an_empty_csv_cell_is_no_value(tmp_path: Path) -> None:
+    assert read(csv_file(tmp_path, "id,text\nr1,\n"))[1] == [(2, {"id": "r1", "text": None})]
 
 
 def test_reading_csv_and_json_loads_no_library_of_tables(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(offline: Command
         ("--prompt", "x", "--prompt-file", "rows.csv"),
         (*CLASSIFY, "-o", "-", "--json"),
         (*CLASSIFY, "--set", "temperature"),
+        (*CLASSIFY, "--set", "system=short"),
+        (*CLASSIFY, "--prompt-file", "nowhere.txt"),
         (*CLASSIFY, "--schema", "rows.csv"),
         (*CLASSIFY, "-o", "rows.csv"),
     ],
@@ -120,8 +122,50 @@ def test_what_cannot_be_meant_is_a_usage_error(offline: CommandLine, arguments: 
 
 def test_a_file_that_is_not_there_is_told_by_its_name(offline: CommandLine) -> None:
     ran = offline.here("build", "nowhere.csv", *CLASSIFY)
-    assert ran.code == 5
-    assert "nowhere.csv" in ran.err
+    assert ran.code == 3
+    assert "there is no file 'nowhere.csv'" in ran.err
+
+
+def test_a_setting_reaches_every_body_under_its_own_name(offline: CommandLine) -> None:
+    ran = offline.here(
+        "build", "rows.csv", "--prompt", "{text}", "--set", "model=dep", "--set", "max_tokens=50",
+        "--set", 'response_format={"type":"json_object"}', "--set", "rows=1", "--set", "top_p=NaN", "-o", "-",
+    )  # fmt: skip
+    for line in ran.out.splitlines():
+        body = json.loads(line)["body"]
+        del body["messages"]
+        assert body == {
+            "model": "dep",
+            "max_tokens": 50,
+            "response_format": {"type": "json_object"},
+            "rows": 1,
+            "top_p": "NaN",
+        }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--set", "messages=[]"),
+        ("--model", "a", "--set", "model=b"),
+        ("--max-tokens", "9", "--set", "max_tokens=8"),
+        ("--max-tokens", "9", "--set", "max_completion_tokens=8"),
+    ],
+)
+def test_a_setting_that_something_else_makes_is_refused(
+    offline: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    ran = offline.here("build", "rows.csv", *CLASSIFY, *arguments, "-o", "-")
+    assert (ran.code, ran.out) == (3, "")
+    assert "given twice" in ran.err or "made from each row" in ran.err
+
+
+def test_a_table_of_a_header_alone_leads_nowhere(offline: CommandLine) -> None:
+    (offline.folder / "rows.csv").write_text("id,text\n")
+    ran = offline.here("build", "rows.csv", *CLASSIFY)
+    assert ran.code == 0
+    assert "0 requests" in ran.err
+    assert "Next:" not in ran.err
 
 
 @pytest.fixture(scope="module")
