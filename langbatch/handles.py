@@ -99,6 +99,10 @@ class Batch(Outputs, AwaitForms):
         dict that is part of its body; `request_kwargs` goes into every body, `batch_kwargs` and the rest
         to the constructor. `custom_ids`: as many as items; `request-0`, `request-1`, … without.
         `response_format` or `text_format`, there or here: a pydantic model that answers shall fit."""
+        if isinstance(data, (str, bytes, Mapping)):
+            raise BatchInitializationError(
+                f"data is one {type(data).__name__}, not a list of items", hint="give [data]"
+            )
         common = dict(request_kwargs or {})
         wanted = text_format if response_format is None else response_format
         if wanted is not None or not common.keys().isdisjoint(("response_format", "text_format")):
@@ -147,7 +151,7 @@ class Batch(Outputs, AwaitForms):
         try:
             with publishing(path) as out:
                 for request in requests_with_answer_formats(cls.kind, requests):
-                    out.write(json.dumps(request, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+                    out.write(_line_of(request, left_out=bool(arguments.get("skip_invalid"))))
         except (TypeError, ValueError) as error:
             raise BatchInitializationError(
                 f"a request cannot be written as JSON: {error}", hint="Use strings, numbers, lists and dicts."
@@ -416,6 +420,18 @@ class Batch(Outputs, AwaitForms):
 
 def _may_pass(status_code: int | None) -> bool:
     return status_code in _PASSING_STATUSES or (status_code is not None and status_code >= 500)
+
+
+def _line_of(request: Mapping[str, Any], *, left_out: bool) -> bytes:
+    """A request's line. Where faulty requests are `left_out`, one that JSON cannot hold becomes a line that
+    validation refuses, so that the others go on without it."""
+    try:
+        return json.dumps(request, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        if not left_out:
+            raise
+        what = json.dumps(f"{request.get('custom_id')}: {error}")
+        return f"{what} is no request\n".encode()
 
 
 def _requests_in(file: Path) -> Iterator[dict[str, Any]]:

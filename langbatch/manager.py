@@ -632,7 +632,7 @@ class JobManager:
 
         def look(eager: bool) -> Seen:
             due = runner.advance(job.key, eager=watch.was_set_back() or eager)
-            status = self._snapshot(job.key)
+            status = self._snapshot(job.key, quotas=True, bills=self._bills(job.key))
             if progress is not None:
                 progress(progress_of(status))
             return Seen(status, self._shards(job.key), due)

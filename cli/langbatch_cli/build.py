@@ -125,6 +125,7 @@ def build(
             f"{visible(str(path))} exists", "add --force to overwrite it, or name another with -o"
         )
     with session.manager() as manager, session.input_file(manager, rows) as source:
+        session.table = None  # whatever is wrong with it, this is the command for it
         if rows == "-":
             # Images named in standard input lie where the caller stands, not beside the spool.
             wishes |= {"input_format": wishes["input_format"] or "csv", "image_folder": Path()}

@@ -6,6 +6,7 @@ import os
 import platform
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
@@ -79,7 +80,9 @@ def report(session: Session, error: Exception, command: str = "") -> Exit:
     if following is not None:
         lines = [*lines, (("Next: ", ""), (following, "bold"))]
     if session.json:
-        session.put_document({**session.stored, "error": document}, one_line=True)
+        # Standard output may take nothing, and that be the error: standard error tells it.
+        with suppress(OSError):
+            session.put_document({**session.stored, "error": document}, one_line=True)
     session.say(lines)
     return code
 
@@ -91,18 +94,24 @@ def next_command(session: Session, error: Exception) -> str | None:
     if isinstance(error, Detached) or "langbatch " in f"{hint} {message}":
         return None
     job = str(session.stored.get("id", ""))
+    provider = str(session.stored.get("provider") or session.provider or "azure")
+    doctor = ("doctor",) if provider == "azure" else ("doctor", "--provider", provider)
     words: tuple[str, ...] | None
     match error:
+        case langbatch.BatchValidationError() if session.table is not None:
+            words = ("build", session.table, "--prompt", "…")
         case langbatch.JobNotFound():
             words = ("status",)
         case langbatch.JobNotFinished() if job:
             words = ("watch", job)
+        case langbatch.SetupError(code="unknown_provider"):
+            words = None
         case langbatch.SetupError() | langbatch.AccessRefused():
-            words = ("doctor",)
+            words = doctor
         case langbatch.Unreachable() | langbatch.FateUnknown() | langbatch.Throttled():
-            words = ("resume", job) if job else ("doctor",)
+            words = ("resume", job) if job else doctor
         case langbatch.ProviderError() | langbatch.BatchStorageError() | OSError():
-            words = ("doctor",)
+            words = doctor
         case langbatch.BatchError() if job:
             words = ("status", job)
         case _:

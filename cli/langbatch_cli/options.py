@@ -94,6 +94,7 @@ def session_of(ctx: typer.Context, json: bool, home: Path | None) -> Session:
     assert session is not None
     session.json = session.json or json
     session.home = home if home is not None else session.home
+    session.provider = ctx.params.get("provider")
     return session
 
 

@@ -51,6 +51,9 @@ class Detached(Exception):
         self.jobs_go_on = jobs_go_on
 
 
+_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+
+
 @dataclass
 class Session:
     """Options that every command takes, and the two streams: data on stdout, text for people on stderr."""
@@ -59,6 +62,10 @@ class Session:
     home: Path | None = None
     #: The job that an error document should carry: it is stored whatever follows.
     stored: Mapping[str, Any] = field(default_factory=dict)
+    #: The file of this run, where its name is a table's: requests can be made of it.
+    table: str | None = None
+    #: The service that this run was to speak with, where an option names it.
+    provider: str | None = None
     #: Where a crash report may be written: the home in use, once it is known.
     reports: Path | None = None
     _bar: Display | None = None
@@ -97,6 +104,7 @@ class Session:
     def input_file(self, manager: JobManager, name: str) -> Iterator[Path]:
         """The file of that name; for `-` what standard input holds, in a private file that goes away."""
         if name != "-":
+            self.table = name if name.lower().endswith(_TABLES) else None
             yield Path(name)
             return
         path = manager.spool(sys.stdin.buffer)

@@ -73,7 +73,7 @@ class RedisRequestQueue(RequestQueue):
         """Take requests out for good, as LangBatch did; a dispatcher uses `claim`."""
         if count < 1:
             return []
-        return [json.loads(line) for line in self.redis_client.lpop(self.queue_name, count) or ()]
+        return [_request(line) for line in self.redis_client.lpop(self.queue_name, count) or ()]
 
     def __len__(self) -> int:
         return int(self.redis_client.llen(self.queue_name))
@@ -133,7 +133,8 @@ class RedisRequestQueue(RequestQueue):
         self.acknowledge(claim)
 
     def refused(self) -> list[Any]:
-        return [json.loads(line) for line in self.redis_client.lrange(self._refused_key, 0, -1)]
+        """What no batch can be made of; text where an entry was not even JSON."""
+        return [_request(line) for line in self.redis_client.lrange(self._refused_key, 0, -1)]
 
     def _take_lease(self, name: str) -> bool:
         key = self._lease(name)
@@ -145,13 +146,31 @@ class RedisRequestQueue(RequestQueue):
         return bool(self.redis_client.pexpire(key, self._lease_ms))
 
     def _requests(self, name: str) -> list[Any]:
-        return [json.loads(line) for line in self.redis_client.lrange(self._list(name), 0, -1)]
+        """Those of a claim. An entry that is not JSON came from somebody else: it is set aside."""
+        found = []
+        for line in self.redis_client.lrange(self._list(name), 0, -1):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                pipe = self.redis_client.pipeline(transaction=True)
+                pipe.lrem(self._list(name), 1, line)
+                pipe.rpush(self._refused_key, line)
+                pipe.execute()
+                _log.warning("an entry of the queue was set aside: it is not JSON")
+        return found
 
     def _list(self, name: str) -> str:
         return f"{self.queue_name}:claim:{name}"
 
     def _lease(self, name: str) -> str:
         return f"{self.queue_name}:lease:{name}"
+
+
+def _request(line: bytes | str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line if isinstance(line, str) else line.decode("utf-8", "replace")
 
 
 def _text(value: bytes | str) -> str:

@@ -60,6 +60,14 @@ def read_address(text: str, named: str) -> Address:
         raise SetupError(f"{named} is not an http(s) address", hint="https://NAME.openai.azure.com")
     if parts.username is not None or parts.password is not None:
         raise SetupError(f"{named} holds a user name or password", hint="pass credentials as arguments")
+    if (
+        "://" not in text
+        and port is None
+        and not {".", ":"} & set(parts.hostname)
+        and parts.hostname != "localhost"
+    ):
+        # A resource's name alone: the job would wait for ever for a host that nobody has.
+        raise SetupError(f"{named} is a name, not an address", hint="https://NAME.openai.azure.com")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     usual = {"http": 80, "https": 443}[parts.scheme]
     return Address(parts.scheme, host if port in (None, usual) else f"{host}:{port}", parts.path.rstrip("/"))

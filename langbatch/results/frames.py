@@ -18,6 +18,8 @@ def to_pandas(results: Iterable[Result], table: Table) -> Any:
     frame = {}
     for column, values in zip(table.columns, _columns(results, table), strict=True):
         chosen = types.get(column.kind)
+        if column.kind == "string":
+            values = [cell_text(value) for value in values]
         frame[column.name] = (
             pandas.Series(values, dtype=chosen)
             if chosen

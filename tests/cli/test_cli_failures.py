@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,29 @@ def test_an_error_ends_with_the_command_that_gets_on(
 ) -> None:
     report(Session(stored={"id": "job_1"}), error)
     assert capsys.readouterr().err.endswith(f"\nNext: {command}\n")
+
+
+def test_doctor_is_to_look_at_the_service_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    report(Session(provider="openai"), langbatch.SetupError("no key"))
+    assert "Next: langbatch doctor --provider openai" in capsys.readouterr().err
+    report(Session(provider="gcp"), langbatch.SetupError("no such provider", code="unknown_provider"))
+    assert "Next:" not in capsys.readouterr().err
+
+
+def test_a_table_is_for_build(capsys: pytest.CaptureFixture[str]) -> None:
+    report(Session(table="my rows.csv"), BatchValidationError("not JSON", []))
+    assert "Next: langbatch build 'my rows.csv' --prompt" in capsys.readouterr().err
+
+
+def test_an_error_is_told_where_standard_output_takes_nothing(tmp_path: Path) -> None:
+    words = ["-m", "langbatch_cli", "status", "--json", "--home", str(tmp_path)]
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ran.returncode == Exit.SETUP
+    assert ran.stderr.startswith("Error: No space left on device")
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_command_that_was_named_is_not_followed_by_another(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,17 @@ def test_invalid_requests_are_left_out_and_listed(place: World) -> None:
     assert pending(place) == [status.id]
 
 
+@pytest.mark.parametrize("value", [float("nan"), {"no", "JSON"}, "half \ud800"])
+def test_a_request_that_json_cannot_hold_is_left_out_and_the_others_go_on(place: World, value: Any) -> None:
+    queue = InMemoryRequestQueue()
+    (good,) = messages("good")
+    queue.add_requests([good, {"messages": good, "user": value}])
+    do(dispatcher(place, queue).run_once())
+    (status,) = place.manager().jobs()
+    assert (status.total, status.rejected) == (1, 1)
+    assert queue.refused() == []
+
+
 @pytest.mark.parametrize("requests", [[{"custom_id": "bad"}] * 2, [{"not": {"JSON"}}] * 2])
 def test_requests_no_batch_can_be_made_of_are_set_aside_and_the_next_go_on(
     place: World, requests: list[Any]

@@ -186,6 +186,18 @@ def test_requests_that_langbatch_put_into_redis_are_read(client: Any) -> None:
     assert claim.requests[0][0]["content"] == "from before"
 
 
+def test_an_entry_that_is_not_json_is_set_aside_and_holds_up_nobody(client: Any) -> None:
+    queue = RedisRequestQueue(client)
+    client.rpush("request_queue", "not json")
+    queue.add_requests([["a"], ["b"]])
+    claim = queue.claim(2)
+    assert claim is not None
+    assert claim.requests == [["a"]]
+    assert queue.refused() == ["not json"]
+    assert [found.requests for found in queue.open_claims()] == [[["a"]]]
+    assert queue.get_requests(1) == [["b"]]
+
+
 def test_what_is_no_redis_client_is_refused() -> None:
     with pytest.raises(TypeError, match=r"redis\.Redis"):
         RedisRequestQueue("redis://")  # type: ignore[arg-type]

@@ -126,6 +126,13 @@ def test_a_version_that_is_none_is_refused(version: str) -> None:
         azure(azure_endpoint=AZURE, api_version=version)
 
 
+@pytest.mark.parametrize("name", ["my-res", " my-res ", "my-res/openai"])
+def test_a_resources_name_alone_is_no_endpoint(name: str) -> None:
+    with pytest.raises(SetupError, match="azure_endpoint is a name, not an address"):
+        azure({}, azure_endpoint=name)
+    assert azure({}, azure_endpoint="localhost").host == "localhost"
+
+
 def test_no_endpoint_names_the_variables() -> None:
     with pytest.raises(SetupError) as refusal:
         azure()

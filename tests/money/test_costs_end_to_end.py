@@ -36,9 +36,10 @@ def test_a_job_costs_its_usage_by_the_model_that_its_answers_name(tmp_path: Path
     with world(tmp_path) as here, here.manager() as manager:
         job = manager.submit(source, **here.azure)
         assert manager.status(job.id, offline=True).cost is None
-        manager.wait(job.id)
+        waited_for = manager.wait(job.id)
         status = manager.status(job.id, offline=True)
         assert status.cost is not None
+        assert waited_for.cost == status.cost
         assert Decimal(status.cost.amount) == mini_cost(status)
         assert (status.cost.currency, status.cost.as_of) == ("USD", "2025-08-31")
         assert manager.jobs()[0].cost == status.cost

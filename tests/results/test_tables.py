@@ -230,6 +230,12 @@ def test_frames_have_the_columns_and_rows_of_the_plain_table_too(tmp_path: Path)
     assert to_pandas(results, table)["custom_id"].tolist() == ["a", "b"]
 
 
+def test_frames_take_text_that_utf8_cannot_hold(tmp_path: Path) -> None:
+    results = results_of(tmp_path, [success("a", chat_body("half \ud800"))])
+    for make in (to_pandas, to_polars):
+        assert list(make(results, plain_table())["text"]) == ["half ?"]
+
+
 def test_plain_parquet_has_the_contracts_columns_and_the_whole_response(tmp_path: Path) -> None:
     results = results_of(tmp_path, [success("a"), http_failure("b"), never_ran("c")])
     out = io.BytesIO()
