@@ -879,11 +879,12 @@ class JobManager:
     ) -> Diagnosis:
         """What is wrong with this machine, the configuration or the endpoint. `canary` also measures the
         endpoint with a batch of one request (under a cent), which makes waits after lost replies shorter.
+        With a profile, all of its targets are looked at.
 
         Raises nothing that it can tell instead; changes nothing but, with `canary`, what is known."""
         from langbatch.upkeep.doctor import Examination
 
-        visit = Examination(self.settings, self._clock, lambda: self._store)
+        visit = Examination(self.settings, self._clock, lambda: self._store, profile=self._profile)
         return visit.examine(provider, kind=kind, model=model, canary=canary, **target)
 
     def gc(self, *, dry_run: bool = False) -> Cleanup:

@@ -28,6 +28,7 @@ def doctor(
     api_version: options.ApiVersion = None,
     azure_endpoint: options.AzureEndpoint = None,
     base_url: options.BaseUrl = None,
+    profile: options.Profile = None,
     canary: Annotated[
         bool,
         typer.Option(
@@ -41,13 +42,14 @@ def doctor(
 ) -> Exit:
     """Check setup, sign-in, clock, disk and database.
 
-    Tells what is wrong and how to mend it. Exit code 5 if anything stands in the way of a job.
+    Tells what is wrong and how to mend it, with a profile at each of its targets. Exit code 5 if anything
+    stands in the way of a job.
 
     With --canary, and a --deployment on Azure, it is also measured how late batches are listed and whether
     a batch can be made from a deleted file: where it cannot, waits after a lost reply become shorter.
     """
     session = options.session_of(ctx, json, home)
-    with session.manager() as manager:
+    with session.manager(profile) as manager:
         diagnosis = manager.doctor(
             provider,
             model=options.one_model(model, deployment),

@@ -63,7 +63,10 @@ def fetch(
     response as well. With --flatten answers that are JSON objects become columns, in any format.
     """
     session = options.session_of(ctx, json, home)
-    form = form or _ENDINGS.get(PurePath(output or "").suffix.lower(), Format.jsonl)
+    ending = PurePath(output or "").suffix.lower()
+    if form is None and ending in (".xlsx", ".xls", ".ods"):
+        raise UsageError(f"results are not written as {ending}", "-o FILE.csv, which spreadsheets open")
+    form = form or _ENDINGS.get(ending, Format.jsonl)
     if output == "-" and session.json:
         raise UsageError("-o - and --json both want standard output", "leave out one of them")
     if with_request and form is Format.csv:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langbatch.clock import Clock
-from langbatch.config import Credentials, Settings, resolve_target, target_warnings
+from langbatch.config import Credentials, Settings, resolve_targets, target_warnings
 from langbatch.error_codes import explain
 from langbatch.errors import (
     AccessRefused,
@@ -35,6 +35,7 @@ from langbatch.upkeep.endpoint import EndpointFacts, keep_facts
 from langbatch.upkeep.findings import Diagnosis, Finding, fine, of_error, problem, warning
 
 if TYPE_CHECKING:
+    from langbatch.profiles import Profile
     from langbatch.store.examination import Examined
     from langbatch.store.store import JobStore
 
@@ -61,6 +62,8 @@ class Examination:
     clock: Clock
     open_store: Callable[[], JobStore]
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    #: Names the targets, where there is one.
+    profile: Profile | None = None
 
     def examine(
         self,
@@ -73,39 +76,45 @@ class Examination:
     ) -> Diagnosis:
         """Everything that can be found out, in the order in which it should be mended."""
         findings: list[Finding] = []
-        target, credentials = None, None
+        targets: list[tuple[Target, Credentials]] = []
         try:
-            target, credentials = resolve_target(
-                provider, kind, model=model, environ=self.environ, **arguments
+            targets = resolve_targets(
+                provider, kind, model=model, profile=self.profile, environ=self.environ, **arguments
             )
         except SetupError as error:
             findings.append(of_error("configuration", error))
-        else:
+        for target, credentials in targets:
             how = credentials.kind.replace("_", " ")
             findings.append(fine("configuration", f"{target.label}, signing in with: {how}"))
-        if provider == "azure":
-            findings += check_azure_settings(self.environ, arguments, target)
+        azure: list[Target | None] = [target for target, _ in targets if target.provider == "azure"]
+        if not targets and provider == "azure":
+            azure = [None]
+        for known in azure:
+            findings += check_azure_settings(self.environ, arguments, known)
         findings += surroundings.check_home(self.settings)
         database, examined = surroundings.check_database(self.settings)
         findings.append(database)
-        if target is not None and examined is not None and examined.jobs:
-            findings += self._deployments(target)
+        if examined is not None and examined.jobs:
+            for target, _ in targets:
+                findings += self._deployments(target)
         usual = Settings.load(environ={}).home
         findings += surroundings.check_other_stores(self.settings, self.environ, usual)
-        if target is None or credentials is None:
-            return Diagnosis(tuple(findings))
-        findings += surroundings.check_proxies(self.environ, target.host, is_loopback(target.host))
-        opened = open_provider(target, credentials)
-        try:
-            answered = list(self._service(opened, target, credentials, examined))
-            findings += answered
-            facts = None
-            if canary and all(finding.level != "problem" for finding in (*answered, database)):
-                facts, found = self._canary(opened, target)
-                findings += found
-            return Diagnosis(tuple(findings), facts)
-        finally:
-            opened.close()
+        facts = None
+        may_measure = canary and database.level != "problem"
+        for target, credentials in targets:
+            findings += surroundings.check_proxies(self.environ, target.host, is_loopback(target.host))
+            opened = open_provider(target, credentials)
+            try:
+                answered = list(self._service(opened, target, credentials, examined))
+                findings += answered
+                if may_measure and all(finding.level != "problem" for finding in answered):
+                    measured, found = self._canary(opened, target)
+                    facts = facts or measured
+                    findings += found
+            finally:
+                opened.close()
+        # Targets of one resource, or of one environment, share what is wrong with it.
+        return Diagnosis(tuple(dict.fromkeys(findings)), facts)
 
     def _deployments(self, target: Target) -> Iterator[Finding]:
         """What became of the last batch of each deployment there: nothing else tells whether it takes any."""

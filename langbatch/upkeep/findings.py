@@ -26,7 +26,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Everything that was found. `canary` is what `--canary` measured, None where it was not run."""
+    """Everything that was found. `canary` is what `--canary` measured, of several targets at the first; None
+    where it was not run."""
 
     findings: tuple[Finding, ...]
     canary: EndpointFacts | None = None

@@ -161,7 +161,8 @@ def test_the_same_bytes_on_the_same_targets_are_the_recovered_job(tmp_path: Path
         assert here.submit(tmp_path) == job
 
 
-def test_a_profile_names_all_targets_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def name_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile `prod` of both resources."""
     profiles = tmp_path / "profiles.toml"
     profiles.write_text(
         '[prod]\nprovider = "azure"\n'
@@ -169,6 +170,23 @@ def test_a_profile_names_all_targets_at_once(tmp_path: Path, monkeypatch: pytest
         '[[prod.targets]]\nazure_endpoint = "https://west.openai.azure.com"\ndeployment = "mini-west"\n'
     )
     monkeypatch.setenv("LANGBATCH_PROFILES", str(profiles))
+
+
+def test_doctor_looks_at_every_target_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name_both(tmp_path, monkeypatch)
+    with resources(tmp_path) as here, here.manager("prod") as manager:
+        assert manager.doctor().healthy
+        here.west.add_faults("list-401-key")
+        diagnosis = manager.doctor()
+        told = [finding.what for finding in diagnosis if finding.check == "configuration"]
+        assert ["mini-east" in what for what in told] == [True, False]
+        assert ["mini-west" in what for what in told] == [False, True]
+        (wrong,) = [finding for finding in diagnosis if finding.level == "problem"]
+        assert wrong.check == "sign_in"
+
+
+def test_a_profile_names_all_targets_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name_both(tmp_path, monkeypatch)
     with resources(tmp_path) as here:
         with here.manager("prod") as manager:
             source = requests_file(tmp_path / "in.jsonl", IDS, max_completion_tokens=5)
