@@ -15,7 +15,7 @@ from langbatch.results.delivery import Delivery
 from langbatch.results.result import Result
 from langbatch.store.schema import events
 from langbatch.store.store import JobStore
-from simulation.batches import Reading, StoredBatch
+from simulation.batches import NEVER, Reading, StoredBatch
 from simulation.world import World
 
 #: Which knobs may bring a shard to an operator by each move; without one of them the truth was to be found.
@@ -92,12 +92,14 @@ def judge(world: World, *, ended: bool = True) -> Verdict:
             verdict.unended.append(f"{job.id} is {job.state}, {job.attention}")
         _check_results(verdict, world, job, [shard for shard, _ in shards], store, history)
     if ended:
-        known = {
-            a.batch_id
-            for j in store.jobs()
-            for s, _ in store.shards(j.key)
-            for a in store.attempts(j.key, s.index)
-        }
+        tried = [
+            attempt
+            for job in store.jobs()
+            for shard, _ in store.shards(job.key)
+            for attempt in store.attempts(job.key, shard.index)
+        ]
+        known = {attempt.batch_id for attempt in tried}
+        resubmitted = {attempt.name for attempt in tried if attempt.ended_as == "resubmitted"}
         noted = {
             str(event.note).split()[0]
             for rows in history.values()
@@ -105,7 +107,10 @@ def judge(world: World, *, ended: bool = True) -> Verdict:
             if event.move == "extra_batch"
         }
         for batch in world.batches:
-            if batch.id not in known | noted:
+            # Who saw it died over it, and then the service denied it for ever: to the person who had more paid
+            # for after that, it was one never made.
+            forever = batch.hidden[1] == NEVER and batch.denied(world.clock.now())
+            if batch.id not in known | noted and not (forever and batch.file.name in resubmitted):
                 verdict.ids_lost.append(f"{batch.id} on {batch.file.name}")
         verdict.orphan_files = _orphans(world, store)
     verdict.moves = [
