@@ -430,7 +430,8 @@ def _line_of(request: Mapping[str, Any], *, left_out: bool) -> bytes:
     except (TypeError, ValueError) as error:
         if not left_out:
             raise
-        what = json.dumps(f"{request.get('custom_id')}: {error}")
+        name = request.get("custom_id") if isinstance(request, Mapping) else None
+        what = json.dumps(f"{name}: {error}")
         return f"{what} is no request\n".encode()
 
 

@@ -121,7 +121,9 @@ def test_a_request_that_json_cannot_hold_is_left_out_and_the_others_go_on(place:
     assert queue.refused() == []
 
 
-@pytest.mark.parametrize("requests", [[{"custom_id": "bad"}] * 2, [{"not": {"JSON"}}] * 2])
+@pytest.mark.parametrize(
+    "requests", [[{"custom_id": "bad"}] * 2, [{"not": {"JSON"}}] * 2, [{"JSON"}, object()]]
+)
 def test_requests_no_batch_can_be_made_of_are_set_aside_and_the_next_go_on(
     place: World, requests: list[Any]
 ) -> None:
