@@ -8,11 +8,12 @@ any size pass without becoming floats.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -41,11 +42,19 @@ _Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _Object = dict[str, Raw]
 
 
+class _Text:
+    """Stands for a string that was decoded, counted and dropped."""
+
+
+class _RoleName(_Text):
+    """As `_Text`, for one of the roles."""
+
+
 class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """Nothing but text: decoding into this proves depth, numbers and UTF-8 on the way."""
 
-    role: _Role
-    content: str
+    role: _RoleName
+    content: _Text
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -94,11 +103,7 @@ _Texts = str | Annotated[_Tokens, Meta(min_length=1)]
 
 _Decode = Callable[[Any], Any]
 _decode_any: _Decode = msgspec.json.Decoder().decode
-_decode_messages: _Decode = msgspec.json.Decoder(Annotated[list[_PlainMessage], Meta(min_length=1)]).decode
-_decode_input: _Decode = msgspec.json.Decoder(str | Annotated[list[_PlainMessage], Meta(min_length=1)]).decode
 _decode_texts: _Decode = msgspec.json.Decoder(_Texts).decode
-#: Two keys and two strings in each plain message.
-_QUOTES_PER_MESSAGE = 8
 
 
 class Unfit(Exception):
@@ -110,27 +115,40 @@ class Unfit(Exception):
         self.what = what
 
 
+_ROLES = frozenset(get_args(_Role))
+_ANY_TEXT = _RoleName()
+#: Called once for each value of a plain message that is decoded. Threads share it: what one of them counts
+#: meanwhile can make another's messages seem to repeat a key, never hide that they do.
+_count: Callable[[], int] = itertools.count().__next__
+
+
+def _count_text(kind: type[_Text], value: object) -> _Text:
+    if value.__class__ is str and (kind is _Text or value in _ROLES):
+        _count()
+        return _ANY_TEXT
+    raise ValueError("not the text of a plain message")
+
+
+_Messages = Annotated[list[_PlainMessage], Meta(min_length=1)]
+_decode_messages: _Decode = msgspec.json.Decoder(_Messages, dec_hook=_count_text).decode
+_decode_input: _Decode = msgspec.json.Decoder(str | _Messages, dec_hook=_count_text).decode
+
+
 def _decode_plain(value: Any) -> list[_PlainMessage]:
+    before = _count()
     messages: list[_PlainMessage] = _decode_messages(value)
-    _refuse_repeats(bytes(value), messages)
+    # msgspec drops the first value of two equal keys without a word, but it has decoded it.
+    if _count() - before - 1 != 2 * len(messages):
+        raise Unfit("", "may repeat a key")
     return messages
 
 
 def _decode_plain_input(value: Any) -> str | list[_PlainMessage]:
+    before = _count()
     said: str | list[_PlainMessage] = _decode_input(value)
-    if not isinstance(said, str):
-        _refuse_repeats(bytes(value), said)
+    if not isinstance(said, str) and _count() - before - 1 != 2 * len(said):
+        raise Unfit("", "may repeat a key")
     return said
-
-
-def _refuse_repeats(value: bytes, messages: list[_PlainMessage]) -> None:
-    """msgspec drops the first of two equal keys without a word, but its quotes are there; never fewer."""
-    quotes = value.count(b'"') - _QUOTES_PER_MESSAGE * len(messages)
-    if quotes:
-        # Those within the prompts, unless they are written as numbers: then nothing is proved.
-        quotes -= sum([message.content.count('"') for message in messages])
-        if quotes or b"\\u0022" in value:
-            raise Unfit("", "may repeat a key")
 
 
 def _decoded(type_: Any) -> Callable[[bytes], Any]:
