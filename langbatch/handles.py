@@ -78,6 +78,8 @@ class Batch(Outputs, AwaitForms):
             raise refusal(self._intake)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_stored"):  # an error reporter looks at one whose making failed
+            return f"<{type(self).__name__}, not made>"
         started = "" if self._stored else ", not started"
         return f"<{type(self).__name__} {self.id} on {self._target.label}{started}>"
 

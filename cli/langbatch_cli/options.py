@@ -83,7 +83,13 @@ AllowHttp = Annotated[
     bool, typer.Option("--allow-http", help="Allow an unencrypted service on another machine.")
 ]
 AutoId = Annotated[bool, typer.Option("--auto-id", help="Give lines without a custom_id one.")]
-SplitByModel = Annotated[bool, typer.Option("--split-by-model", help="Allow several models; one batch each.")]
+SplitByModel = Annotated[
+    bool,
+    typer.Option(
+        "--split-by-model",
+        help="Allow several models: a batch for each run of lines with the same one. Sort the file by model.",
+    ),
+]
 Gzip = Annotated[bool, typer.Option("--gzip", help="FILE is compressed with gzip.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is finished.")]
 

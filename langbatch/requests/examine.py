@@ -102,7 +102,8 @@ def canonical(custom_id: str) -> bytes:
 def too_large(size: int, limit: int) -> Fault:
     return Fault(
         "line_too_large",
-        f"the line has {size} bytes, 95 % of the service's limit are {limit}; make it shorter",
+        f"the line has {size} bytes as it is sent, with its newline; 95 % of the service's limit are {limit}:"
+        " make it shorter",
     )
 
 

@@ -52,6 +52,7 @@ class Reading:
         self._blank = self._first_blank = 0
         self._suspicious = self._first_suspicious = 0
         self._unknown = self._first_unknown = 0
+        self._first_return = 0
         self._unknown_names: dict[str, None] = {}
         self._models: dict[str, int] = {}
         self._runs = ModelRuns()
@@ -147,8 +148,11 @@ class Reading:
         if verdict.edited:
             self._edited += count
         if verdict.model is not None:
+            known = verdict.model in self._models
             model = self._models.setdefault(verdict.model, len(self._models))
             if self._rules.split_by_model:
+                if known and self._runs.models[-1] != model:
+                    self._first_return = self._first_return or first_line
                 self._runs.extend(model, count)
         if verdict.unknown_keys:
             self._unknown += count
@@ -204,6 +208,10 @@ class Reading:
         if self._suspicious:
             message = "lines hold text that looks like a key or a SAS token; it would be sent to the service"
             yield InputWarning("possible_secret", self._suspicious, self._first_suspicious, message)
+        if self._first_return:
+            runs, models = len(self._runs.counts), len(self._models)
+            message = f"{models} models take turns: {runs} batches at least, or {models} once sorted by model"
+            yield InputWarning("mixed_models", 1, self._first_return, message)
         if suspects is not None and suspects.similar:
             message = "custom_ids differ only in case or Unicode form; they are kept apart"
             yield InputWarning("similar_custom_ids", suspects.similar, suspects.first_similar_line, message)

@@ -15,7 +15,7 @@ from langbatch.records import Job, Shard
 from langbatch.results.exports import export_csv, export_flat_jsonl, export_jsonl, export_records
 from langbatch.results.frames import to_pandas, to_polars
 from langbatch.results.parquet import export_parquet, require_parquet
-from langbatch.results.result import Result, read_results
+from langbatch.results.result import Result, read_results, results_damaged
 from langbatch.results.tables import Table, flat_table, plain_table
 from langbatch.reuse.expansion import Expansion, JoinedShard
 from langbatch.reuse.parting import all_requests
@@ -74,9 +74,12 @@ class Delivery:
         snapshot = Snapshot(self._folder.path) if with_request else None
         for shard, path in zip(self._shards, self._paths, strict=True):
             lines = snapshot.lines(shard.first, shard.requests, shard.byte_start) if snapshot else None
+            found = 0
             for result in read_results(path, lines):
+                found += 1
                 if shard.state == "done" or result.outcome == "succeeded":
                     yield result
+            self._require_whole(found, [shard])
 
     def _expanded(self, expansion: Expansion, with_request: bool) -> Iterator[Result]:
         asked: Iterable[bytes | None] = repeat(None)
@@ -114,7 +117,8 @@ class Delivery:
                 table = self._flat(with_request)
                 export_flat_jsonl(self.results(with_request=with_request), out, table)
             case "jsonl" if self._settled and self._expansion is None:
-                export_jsonl(self._paths, out, self._requests() if with_request else None)
+                found = export_jsonl(self._paths, out, self._requests() if with_request else None)
+                self._require_whole(found, self._shards)
             case "jsonl":
                 export_records(self.results(with_request=with_request), out)
             case "csv":
@@ -145,6 +149,11 @@ class Delivery:
         if not self._folder.results.exists():
             self.export(self._folder.results, "jsonl", with_request=False)
         return self._folder.results
+
+    def _require_whole(self, found: int, shards: Sequence[Shard]) -> None:
+        """A joined file takes its name when it is whole; what has fewer records now was damaged since."""
+        if found != sum(shard.requests for shard in shards):
+            raise results_damaged(self._paths[0].parent)
 
     def _requests(self) -> Iterator[bytes]:
         snapshot = Snapshot(self._folder.path)

@@ -15,6 +15,7 @@ from langbatch.results.result import (
     Result,
     next_request,
     no_more,
+    open_joined,
     paths_of,
     records_of,
     with_request_body,
@@ -34,7 +35,7 @@ def export_jsonl(
     with _opened(out) as sink:
         if requests is None:
             for path in paths_of(paths):
-                with path.open("rb", buffering=0) as file:
+                with open_joined(path) as file:
                     while block := file.read(BLOCK_BYTES):
                         written += block.count(b"\n")
                         sink.write(block)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 
 import msgspec
 
@@ -362,8 +362,26 @@ def paths_of(paths: Iterable[Path] | Path) -> Iterable[Path]:
 def records_of(paths: Iterable[Path] | Path) -> Iterator[bytes]:
     for path in paths_of(paths):
         # Binary files iterate on `\n` bytes alone.
-        with path.open("rb", buffering=BLOCK_BYTES) as file:
+        with open_joined(path) as file:
             yield from file
+
+
+def open_joined(path: Path) -> BinaryIO:
+    """A shard's joined file; `BatchResultsError` where somebody took it away."""
+    try:
+        return path.open("rb", buffering=BLOCK_BYTES)
+    except FileNotFoundError:
+        raise results_damaged(path) from None
+
+
+def results_damaged(path: Path) -> BatchResultsError:
+    """A joined file takes its name when it is whole; what lacks records was damaged since."""
+    return BatchResultsError(
+        f"the joined results {path} are damaged: records are missing",
+        hint="restore the file, or fetch the job anew into another home while the service has it:"
+        " langbatch recover --from-remote --home NEW",
+        code="results_damaged",
+    )
 
 
 def next_request(requests: Iterator[bytes]) -> bytes:

@@ -24,7 +24,7 @@ from langbatch.errors import BatchResultsError
 from langbatch.folders import JobFolder
 from langbatch.records import OUTCOMES, Tally, Unsuccessful
 from langbatch.results.members import UNREADABLE, members
-from langbatch.results.result import Result
+from langbatch.results.result import Result, open_joined, results_damaged
 from langbatch.reuse.plan import ANSWERED, PLACE, SENT, ReusePlan, copies_of, damaged
 from langbatch.shards.snapshot import Snapshot
 
@@ -99,9 +99,9 @@ def _sent_records(shards: Sequence[JoinedShard], total: int) -> Iterator[bytes |
         if shard.path is None:
             continue
         yield from repeat(None, shard.first - done)
-        with shard.path.open("rb") as file:
+        with open_joined(shard.path) as file:
             for _ in range(shard.requests):
-                yield _counting(_next_record(file), shard)
+                yield _counting(_next_record(file, shard.path), shard)
         done = shard.first + shard.requests
     yield from repeat(None, total - done)
 
@@ -110,10 +110,10 @@ def _counting(record: bytes, shard: JoinedShard) -> bytes | None:
     return record if shard.settled or Result(record).outcome == "succeeded" else None
 
 
-def _next_record(file: Iterator[bytes]) -> bytes:
+def _next_record(file: Iterator[bytes], path: Path) -> bytes:
     record = next(file, b"")
     if not record.endswith(b"\n"):
-        raise BatchResultsError("a joined file has fewer records than its shard has requests")
+        raise results_damaged(path)
     return record
 
 
@@ -138,10 +138,10 @@ class _Originals:
 
     def _scan(self, place: int, path: Path, copies: array[int]) -> None:
         offset = 0
-        with path.open("rb") as file:
+        with open_joined(path) as file:
             self._files[place] = _identity(file.fileno())
             for number, count in enumerate(copies, self._shards[place].first):
-                length = len(_next_record(file))
+                length = len(_next_record(file, path))
                 if count:
                     self._numbers.append(number)
                     self._offsets.append(offset)

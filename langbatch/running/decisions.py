@@ -190,9 +190,8 @@ def decide(view: ShardView, now: float, *, eager: bool = False) -> Action:
         return Park(f"{shard.crashes} processes in a row died while the shard was {shard.state}")
     if shard.state == "waiting":
         if view.fruitless_attempts >= FRUITLESS_ATTEMPTS and (attempt is None or attempt.ended_at):
-            return Park(
-                f"{view.fruitless_attempts} attempts came to nothing; the last trouble: {shard.attention}"
-            )
+            trouble = shard.attention or (attempt and attempt.fault_message) or "the service took no batch"
+            return Park(f"{view.fruitless_attempts} attempts came to nothing; the last trouble: {trouble}")
         return Upload()
     if attempt is None:
         raise AssertionError(f"a shard in {shard.state} has an attempt")

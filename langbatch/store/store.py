@@ -648,11 +648,18 @@ class JobStore:
         """Ask for a job's end. False where it had ended already."""
         now = self._clock.now()
         with self._writing() as tx:
-            state = tx.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar()
-            if state in SETTLED_JOB_STATES:
+            query = sa.select(jobs.c.state, jobs.c.cancel_requested).where(jobs.c.key == job)
+            known = tx.execute(query).one()
+            if known.state in SETTLED_JOB_STATES:
                 return False
             tx.execute(jobs.update().where(jobs.c.key == job).values(cancel_requested=True, updated_at=now))
             tx.execute(shards.update().where(shards.c.job == job).values(due_at=0.0))
+            # What the service asked to wait for was another call. Ending what was not sent takes none, and a
+            # batch that runs on costs money: it is told once, at once.
+            ends = ["waiting", "uploaded"] + ["active"] * (not known.cancel_requested)
+            tx.execute(
+                shards.update().where(shards.c.job == job, shards.c.state.in_(ends)).values(not_before=0.0)
+            )
             tx.log(job, None, None, "cancel_requested", None, None, None)
             return True
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from traceback import TracebackException
 
-from langbatch import processes
+import pytest
+
+from langbatch import SetupError, chat_completion_batch, processes
 from langbatch.ids import new_job_id
 from langbatch.records import Target
 from langbatch.targets import reuse_key
@@ -41,3 +45,13 @@ def test_a_live_process_is_not_gone_and_an_ended_one_is() -> None:
 def test_a_holder_on_another_machine_is_never_called_gone() -> None:
     assert not processes.is_gone("elsewhere/boot|1|1|abcd")
     assert not processes.is_gone("garbage")
+
+
+def test_a_handle_that_was_never_made_can_be_shown_by_an_error_reporter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGBATCH_HOME", str(tmp_path / "home"))
+    with pytest.raises(SetupError) as caught:
+        chat_completion_batch(tmp_path / "in.jsonl", "azure")
+    shown = TracebackException.from_exception(caught.value, capture_locals=True)
+    assert any("<ChatCompletionBatch, not made>" in line for line in shown.format())

@@ -154,10 +154,13 @@ def test_bad_45_46_a_file_the_service_cannot_take_in_is_deleted_and_uploaded_ane
         assert (counts["uploads"], counts["deletes"], counts["batches"]) == (2, 1, 1)
 
 
-def test_a_file_that_never_gets_better_is_given_up_without_a_batch(tmp_path: Path) -> None:
-    with world(tmp_path, faults=("file-error",)) as here, here.manager() as manager:
+@pytest.mark.parametrize("fault", ["file-error", "create-500"])
+def test_what_never_gets_better_is_given_up_without_a_batch_and_with_the_reason(
+    fault: str, tmp_path: Path
+) -> None:
+    with world(tmp_path, faults=(fault,)) as here, here.manager() as manager:
         job = manager.submit(requests_file(tmp_path / "in.jsonl", IDS), **here.azure)
-        with pytest.raises(NeedsOperator, match="5 attempts came to nothing"):
+        with pytest.raises(NeedsOperator, match=r"5 attempts came to nothing; the last trouble: (?!None)"):
             manager.wait(job.id)
         assert here.counts()["batches"] == 0
 

@@ -139,3 +139,31 @@ def test_a_batch_that_may_exist_is_not_purged_before_it_is_known(tmp_path: Path)
         assert manager.wait(job).state == "cancelled"
         manager.purge(job)
         assert here.counts()["cancels"] == 1
+
+
+@pytest.mark.parametrize("fault", ["upload-429-long=3600@1", "create-429-long=3600@1"])
+def test_a_job_that_was_asked_to_wait_before_its_batch_is_cancelled_at_once(
+    fault: str, tmp_path: Path
+) -> None:
+    with world(tmp_path, faults=(fault,)) as here, here.manager() as manager:
+        job = submitted(here, manager, tmp_path)
+        asked = here.clock.now()
+        manager.cancel(job)
+        assert manager.wait(job).state == "cancelled"
+        assert here.clock.now() - asked < 60
+        assert here.counts()["batches"] == 0
+
+
+def test_a_batch_is_told_to_stop_though_looks_at_it_were_to_wait_and_only_once(tmp_path: Path) -> None:
+    with world(tmp_path) as here, here.manager() as manager:
+        job = submitted(here, manager, tmp_path)
+        here.emulator.add_faults("poll-429-long=3600@1", "cancel-429-long=3600@1")
+        manager.status(job)  # the look that is told to wait
+        manager.cancel(job)
+        assert here.emulator.report()["calls"]["cancel"] == 1
+        # The answer to that asked to wait as well, and is heeded.
+        manager.cancel(job)
+        assert here.emulator.report()["calls"]["cancel"] == 1
+        here.clock.sleep(3600)
+        assert manager.wait(job).state == "cancelled"
+        assert here.counts()["cancels"] == 1

@@ -354,6 +354,15 @@ def test_bad_30_split_by_model_accepts_and_reports_them(tmp_path: Path) -> None:
     assert runs == [(0, 2, "m1"), (2, 1, "m2"), (3, 2, "m3"), (5, 1, "m1")]
 
 
+def test_models_that_take_turns_are_said_to_cost_a_batch_for_each_turn(tmp_path: Path) -> None:
+    turns = write(tmp_path, [chat(str(number), model=f"m{number % 2}") for number in range(6)])
+    (warning,) = intake_of(turns, split_by_model=True).warnings
+    assert (warning.code, warning.first_line) == ("mixed_models", 3)
+    assert "6 batches at least, or 2 once sorted" in warning.message
+    tidy = write(tmp_path, [chat(str(number), model=f"m{number // 3}") for number in range(6)])
+    assert intake_of(tidy, split_by_model=True).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("model", "code"), [(None, "invalid_body"), (5, "invalid_body"), ("", "missing_model")]
 )

@@ -200,7 +200,7 @@ def test_shards_may_be_left_out(tmp_path: Path) -> None:
 def test_a_joined_file_that_is_too_short_is_refused(tmp_path: Path) -> None:
     ground = Ground(tmp_path, "aabb", [record("é0"), record("é2")])
     (tmp_path / "0.jsonl").write_bytes(record("é0"))
-    with pytest.raises(BatchResultsError, match="fewer records"):
+    with pytest.raises(BatchResultsError, match="records are missing"):
         ground.results()
 
 
