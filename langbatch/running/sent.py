@@ -7,7 +7,8 @@ create leaves an empty file in the job's folder, unless it is certain that no ba
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from langbatch.folders import JobFolder
@@ -31,17 +32,22 @@ def known(folder: JobFolder, shard: int, attempt: int) -> bool:
     return any(int(path.name.rpartition("-")[2]) >= attempt for path in found)
 
 
-def unknown_twin(home: Path, requests: Path, is_known: Callable[[str], bool]) -> str | None:
+def unknown_twin(
+    home: Path, requests: Path, stored: Set[str], is_known: Callable[[str], bool]
+) -> str | None:
     """The id of a job of which something was sent, whose requests are the same bytes, and which the database
-    does not know: it was lost."""
+    does not know: it was lost. `stored` are the jobs that it knew a moment ago: there may be thousands."""
     size = requests.stat().st_size
-    for marks in sorted((home / "jobs").glob("job_*/sent")):
-        folder = marks.parent
+    folders = home / "jobs"
+    for name in sorted({*os.listdir(folders)} - stored):
+        if not name.startswith("job_"):
+            continue
+        theirs = folders / name / requests.name
         try:
-            if (folder / requests.name).stat().st_size != size or is_known(folder.name):
+            if not (folders / name / "sent").exists() or theirs.stat().st_size != size or is_known(name):
                 continue
-            if filecmp.cmp(folder / requests.name, requests, shallow=False):
-                return folder.name
+            if filecmp.cmp(theirs, requests, shallow=False):
+                return name
         except FileNotFoundError:
             continue  # purged at this moment
     return None

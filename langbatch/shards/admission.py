@@ -83,7 +83,7 @@ def plan(
 
 
 def _refuse_lost_twin(store: JobStore, home: Path, making: Path) -> None:
-    twin = sent.unknown_twin(home, making / REQUESTS, store.has_job)
+    twin = sent.unknown_twin(home, making / REQUESTS, store.job_ids(), store.has_job)
     if twin is not None:
         raise BatchStateError(
             f"these requests were sent before, as {twin}, of which this database knows nothing",

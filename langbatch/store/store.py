@@ -259,6 +259,11 @@ class JobStore:
             raise JobNotFound("this job was purged", hint="`langbatch status` lists the jobs there are.")
         return rows.job(row)
 
+    def job_ids(self) -> set[str]:
+        """Of every job stored."""
+        with self._reading() as connection:
+            return {row[0] for row in connection.execute(sa.select(jobs.c.id)).all()}
+
     def has_job(self, job_id: str) -> bool:
         """Whether there is a job with exactly this id."""
         with self._reading() as connection:
