@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 
 from killing.ground import KEY, PROMPT, Ground
 from killing.processes import Child
-from langbatch import JobManager
+from langbatch import BatchResultsError, JobManager, Result
+from langbatch.results.result import read_results
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ def _compare(manager: JobManager, job_id: str, ids: Sequence[str], ran: set[str]
     """Requests without a result that answers them, and results too many or in a wrong place."""
     got: list[str] = []
     unanswered = strangers = 0
-    for result in manager.results(job_id):
+    for result in _results(manager, job_id):
         got.append(result.custom_id)
         unanswered += result.outcome == "missing" and result.custom_id in ran
         strangers += result.text not in (None, f"answer to {result.custom_id}")
@@ -96,6 +97,14 @@ def _compare(manager: JobManager, job_id: str, ids: Sequence[str], ran: set[str]
     if got != list(ids) and not lost and not doubled:
         doubled = sum(one != other for one, other in zip(got, ids, strict=True))
     return lost, doubled
+
+
+def _results(manager: JobManager, job_id: str) -> list[Result]:
+    try:
+        return list(manager.results(job_id))
+    except BatchResultsError:
+        # Refused as damaged. What is there is counted all the same.
+        return list(read_results(sorted((manager.home / "jobs" / job_id / "joined").iterdir())))
 
 
 def payments(ground: Ground) -> Counter[str]:
