@@ -32,9 +32,7 @@ def known(folder: JobFolder, shard: int, attempt: int) -> bool:
     return any(int(path.name.rpartition("-")[2]) >= attempt for path in found)
 
 
-def unknown_twin(
-    home: Path, requests: Path, stored: Set[str], is_known: Callable[[str], bool]
-) -> str | None:
+def unknown_twin(home: Path, requests: Path, stored: Set[str], is_known: Callable[[str], bool]) -> str | None:
     """The id of a job of which something was sent, whose requests are the same bytes, and which the database
     does not know: it was lost. `stored` are the jobs that it knew a moment ago: there may be thousands."""
     size = requests.stat().st_size
