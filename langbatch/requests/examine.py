@@ -100,9 +100,10 @@ def canonical(custom_id: str) -> bytes:
 
 
 def too_large(size: int, limit: int) -> Fault:
+    """`size` without the line's newline, which is sent, too."""
     return Fault(
         "line_too_large",
-        f"the line has {size} bytes as it is sent, with its newline; 95 % of the service's limit are {limit}:"
+        f"the line has {size + 1} bytes with its newline, 95 % of the service's limit are {limit};"
         " make it shorter",
     )
 

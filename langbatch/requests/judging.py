@@ -119,7 +119,7 @@ class Judge:
             found.count = 1
             found.oversized = True
             found.changes[0] = None
-            fault = too_large(block.oversized_bytes + 1, self._rules.max_line_bytes)
+            fault = too_large(block.oversized_bytes, self._rules.max_line_bytes)
             found.refusals.append(Refusal(0, block.offset, None, (fault,), None))
             return found
         counts_inputs = self.agreed.kind in (None, "embeddings")
@@ -233,7 +233,7 @@ class Judge:
             return None
         if len(trimmed) + 1 > self._rules.max_line_bytes:
             changes[index] = None
-            fault = too_large(len(trimmed) + 1, self._rules.max_line_bytes)
+            fault = too_large(len(trimmed), self._rules.max_line_bytes)
             found.refusals.append(Refusal(index, offset, None, (fault,), trimmed))
             return None
         seen = examine(trimmed, self._rules, self.agreed)
@@ -272,7 +272,7 @@ class Judge:
         url = None if self._rules.keeps_url or kind is None else "/v1" + ENDPOINT_PATHS[kind]
         size = len(edit_line(seen.line, self._rules.model, url))
         if size + 1 > self._rules.max_line_bytes:
-            seen.faults.append(too_large(size + 1, self._rules.max_line_bytes))
+            seen.faults.append(too_large(size, self._rules.max_line_bytes))
 
 
 def _note(runs: list[tuple[Verdict, int, int]], verdict: Verdict, first: int, count: int) -> None:

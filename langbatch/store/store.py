@@ -650,12 +650,12 @@ class JobStore:
                 tx.log(job, None, None, "settings_changed", None, None, None)
 
     def request_cancel(self, job: int) -> bool:
-        """Ask for a job's end. False where it had ended already."""
+        """Ask for a job's end. False where it had ended already, or was purged meanwhile."""
         now = self._clock.now()
         with self._writing() as tx:
             query = sa.select(jobs.c.state, jobs.c.cancel_requested).where(jobs.c.key == job)
-            known = tx.execute(query).one()
-            if known.state in SETTLED_JOB_STATES:
+            known = tx.execute(query).one_or_none()
+            if known is None or known.state in SETTLED_JOB_STATES:
                 return False
             tx.execute(jobs.update().where(jobs.c.key == job).values(cancel_requested=True, updated_at=now))
             tx.execute(shards.update().where(shards.c.job == job).values(due_at=0.0))

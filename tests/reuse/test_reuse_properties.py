@@ -17,7 +17,7 @@ from support import world
 SAYINGS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=14)
 
 
-@settings(max_examples=10)
+@settings(max_examples=15)
 @given(
     earlier=st.lists(SAYINGS, max_size=2),
     sayings=SAYINGS,
