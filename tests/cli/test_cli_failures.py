@@ -11,6 +11,7 @@ import pytest
 
 import langbatch
 from langbatch.errors import BatchValidationError
+from langbatch.results.result import results_damaged
 from langbatch_cli import exits
 from langbatch_cli.exits import Exit
 from langbatch_cli.failures import report
@@ -192,3 +193,7 @@ def test_ctrl_c_before_anything_is_stored_says_so(tmp_path: Path, capsys: pytest
         raise KeyboardInterrupt
     assert report(session, caught.value) == 130
     assert capsys.readouterr().err.startswith("Stopped.")
+
+
+def test_results_that_were_damaged_on_the_disk_are_the_setups_as_a_full_disk_is() -> None:
+    assert exits.of_error(results_damaged(Path("joined"))) is Exit.SETUP
