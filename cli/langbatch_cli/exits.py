@@ -74,7 +74,7 @@ def of_command(name: str) -> tuple[Exit, ...]:
 def of_error(error: langbatch.LangBatchError) -> Exit:
     """The code for an error of the library, by what the caller can do about it."""
     if isinstance(error, langbatch.BatchResultsError):
-        # A name that may not be written to is for the user to change, and so is a disk that lost some results;
+        # A name that may not be written to is for the user to change, and so is a disk that lost results;
         # unreadable ones are nobody's wish.
         if error.code == "results_damaged":
             return Exit.SETUP
