@@ -105,7 +105,8 @@ class CommandLine:
     ) -> Iterator[subprocess.Popen[bytes]]:
         """The command while it runs; it does not outlive the block."""
         process = subprocess.Popen(
-            self._words(arguments),
+            # Ctrl-C in the middle of an import leaves that one's file to the garbage collector.
+            self._words(arguments, "-W", "ignore::ResourceWarning"),
             cwd=self.folder,
             env=self.environment(variables),
             stdin=subprocess.DEVNULL,
@@ -121,8 +122,8 @@ class CommandLine:
             process.kill()
 
     @staticmethod
-    def _words(arguments: tuple[object, ...]) -> list[str]:
-        return [sys.executable, "-W", "error", "-m", "langbatch_cli", *map(str, arguments)]
+    def _words(arguments: tuple[object, ...], *options: str) -> list[str]:
+        return [sys.executable, "-W", "error", *options, "-m", "langbatch_cli", *map(str, arguments)]
 
     def environment(self, variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
         kept = {
