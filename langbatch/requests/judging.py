@@ -25,7 +25,8 @@ from langbatch.requests.examine import (
     examine,
     too_large,
 )
-from langbatch.requests.lane import Lane, Verdict
+from langbatch.requests.express import Verdict
+from langbatch.requests.lane import Lane
 from langbatch.requests.lines import Block
 from langbatch.requests.suspicion import suspicious_lines
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from langbatch.records import InputWarning, OnProgress, Problem, Progress
 from langbatch.redaction import clean_text
 from langbatch.requests.examine import Agreement, Rules
+from langbatch.requests.express import Verdict
 from langbatch.requests.identities import Identities, Suspects
 from langbatch.requests.intake import Intake, ModelRuns, estimate_tokens
 from langbatch.requests.judging import Judge, Judged, Refusal
-from langbatch.requests.lane import Verdict
 from langbatch.requests.lines import BOM, Fingerprint, InputFile, refuse_file
 from langbatch.requests.ranges import judge_ranges
 

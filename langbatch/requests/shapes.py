@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
@@ -132,6 +134,65 @@ def _count_text(kind: type[_Text], value: object) -> _Text:
 _Messages = Annotated[list[_PlainMessage], Meta(min_length=1)]
 _decode_messages: _Decode = msgspec.json.Decoder(_Messages, dec_hook=_count_text).decode
 _decode_input: _Decode = msgspec.json.Decoder(str | _Messages, dec_hook=_count_text).decode
+
+
+class Together:
+    """Decodes prompts one after another; whether they pass is known for all of them at once.
+
+    `values` are those decoded so far that have yet to be looked at.
+    """
+
+    def __init__(self, decode: _Decode) -> None:
+        self.decode = decode
+        self.values: list[Any] = []
+
+    def passed(self, messages: int) -> bool:
+        """Whether the prompts, `messages` together, are sound and well shaped. Begins anew."""
+        return not self.values
+
+
+class _Kept(type):
+    """Makes `list.insert` a decoder's hook, which takes a type and a value and returns one of that type: the
+    type counts as the place behind the list's end, and the None that comes back as one of the type.
+
+    A hook in Python takes as long as all the decoding.
+    """
+
+    __index__ = sys.maxsize.__index__
+    __instancecheck__ = operator.not_  # type: ignore[assignment]  # a builtin is given the instance alone
+
+
+class _KeptValue(metaclass=_Kept):
+    """Stands for a value that was decoded and kept in a list."""
+
+
+class _KeptMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: _KeptValue
+    content: _KeptValue
+
+
+class _MessagesTogether(Together):
+    """As `_decode_plain`."""
+
+    def __init__(self) -> None:
+        values: list[Any] = []
+        hook: Any = values.insert
+        messages = Annotated[list[_KeptMessage], Meta(min_length=1)]
+        super().__init__(msgspec.json.Decoder(messages, dec_hook=hook).decode)
+        self.values = values
+
+    def passed(self, messages: int) -> bool:
+        values = self.values
+        roles, texts = values[::2], values[1::2]
+        try:
+            if values and values[0] not in _ROLES:
+                roles, texts = texts, roles
+            # msgspec drops the first value of two equal keys without a word, but it has decoded it.
+            return len(values) == 2 * messages and _ROLES.issuperset(roles) and set(map(type, texts)) <= {str}
+        except TypeError:
+            return False  # a role that is an array
+        finally:
+            values.clear()
 
 
 def _decode_plain(value: Any) -> list[_PlainMessage]:
@@ -256,6 +317,10 @@ class BodyShape:
     deeper: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
     instead: tuple[str, ...] = ()
     count: Callable[[Any], int] | None = None
+
+    def together(self) -> Together:
+        """As `decode`, for many prompts."""
+        return _MessagesTogether() if self.decode is _decode_plain else Together(self.decode)
 
     def quick(self, value: Any) -> int:
         """Decode `main`; how many inputs the call has. Raises where that proves too little."""

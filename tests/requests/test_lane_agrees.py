@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from input_files import AZURE, OPENAI, chat, embedding, line
 from langbatch.requests.examine import Agreement, Examined, Rules, examine
 from langbatch.requests.jsonscan import MAX_DEPTH, Flaw, repeated, scan_line
+from langbatch.requests.judging import Judge
 from langbatch.requests.lane import Lane
+from langbatch.requests.lines import Block
 
 TEXTS = st.text(max_size=12) | st.sampled_from(
     ["", "a\\b", 'q"', "\u2028", "😀", "\0", "ü", "\ud800", "1e400", "[" * 120]
@@ -322,6 +324,63 @@ def test_lane_judges_prompts_that_differ_in_their_last_text_as_examination_does(
         except UnicodeEncodeError:
             continue
         check(lane, agreed, AZURE, text.replace(b"@@", b"a" + splice + b"b"))
+
+
+#: What can stand in a message in place of its text, or begin another member or message.
+_ODD = SPLICES | st.sampled_from(
+    [
+        b'", "content": "',
+        b'", "c\\u006fntent": "',
+        b'", "role": "user',
+        b'", "role": "system", "content": "',
+        b'"}, {"role": "user", "content": "',
+        b'"}, {"content": "x", "role": "user',
+        b'"}, {"role": "bot", "content": "',
+        b'"}, {"role": ["user"], "content": "',
+        b'"}, {"role": "user", "content": null}, {"role": "user", "content": "',
+        b'"}, {"role": "assistant", "name": "n", "content": "',
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 20),
+            st.sampled_from([b"@text", b'"@id', b'"user", "content": "@text']),
+            _ODD,
+            st.lists(TEXTS, max_size=3),
+        ),
+        max_size=4,
+    )
+)
+@example([(3, b"@text", b'", "content": "', [])])
+@example([(3, b"@text", b'", "role": "user', ["x", "y"]), (9, b'"@id', b'"\\u0061', [])])
+@example([(0, b"@text", b'"}, {"role": ["user"], "content": "', ["x"])])
+@example([(5, b"@text", b'", "role": "user", "content": "', ["x"])])
+@example([(5, b'"}]', b'"]]', []), (6, b'"}]', b'"}}', ["x"])])
+def test_lines_judged_together_are_judged_as_each_alone(
+    odd: list[tuple[int, bytes, bytes, list[str]]],
+) -> None:
+    """Those before and behind an odd line too: what is known of many at once must not be said of it."""
+    lines = [line(conversation(f"t{n}", f"be {n % 3}", f"text {n}")) for n in range(20)]
+    for place, mark, by, texts in odd:
+        try:
+            text = line(conversation("@id", "be 1", *texts, "@text"))
+        except UnicodeEncodeError:
+            continue
+        lines.insert(place, text.replace(mark, by.replace(b"\n", b"")).replace(b"@id", b"u"))
+    agreed = Agreement("chat_completions", "/chat/completions", "dep")
+    judge = Judge(AZURE, agreed)
+    block = b"\n".join(lines) + b"\n"
+    alone = [examine(text.strip(b" \t\r"), AZURE, agreed) for text in lines]
+    for _ in range(4):  # what it has learnt from such lines must not be wrong either
+        found = judge.judge(Block(0, block, len(block)), 1)
+        assert found.tokens == [seen.token for seen in alone if not seen.faults]
+        assert [refusal.index for refusal in found.refusals] == [
+            index for index, seen in enumerate(alone) if seen.faults
+        ]
 
 
 def test_lane_takes_a_last_text_behind_the_same_instructions() -> None:

@@ -1,0 +1,274 @@
+"""The quickest way: lines that differ from an accepted one in custom_id and prompt alone, byte for byte.
+
+Each line costs a handful of comparisons and one decoding of its prompt. What needs Python's own loop (the
+letters of ids, keys that repeat) is asked once for all lines taken in a row; if the answer is no, they are
+taken again one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from langbatch.requests.frames import UNREADABLE
+from langbatch.requests.shapes import BodyShape, Together, Unfit
+
+#: Prompts between two attempts to find out what they have in common, where they have little; and lines that
+#: are taken one by one after some in a row did not pass together.
+_LEAST_HELP = 4096
+
+#: Bytes that stand for themselves in a JSON string: printable ASCII but `"` and `\`.
+_PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
+#: What else a plain id's token has.
+_QUOTES = b'""'
+#: What stands around a prompt's text, with the lengths: the express's `middle` and what opens the prompt; and
+#: what closes it.
+_Setting = tuple[bytes, int, bytes, int]
+#: No line holds a newline.
+_NO_SETTING: _Setting = (b"\n", 1, b"\n", 1)
+#: How much of a prompt's beginning tells its instructions from others, how many are kept at once, and how
+#: long they may be without the others being dropped: bounds memory.
+_BEGINS_BYTES = 96
+_KNOWN_MOST = 256
+_LONG_BYTES = 16 << 10
+#: A message's text in a prompt. Behind an escaped quote it is part of a key, whose text it then is.
+_TEXT = re.compile(rb'"content"[ \t\r]*+:[ \t\r]*+("(?:[^"\\]++|\\.)*+")')
+_decode_text: Callable[[Any], str] = msgspec.json.Decoder(str).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the steady values of an accepted line mean for it."""
+
+    edited: bool
+    model: str | None
+    unknown_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A tail around one value that varies: the bytes before and behind it.
+
+    `fits` judges a value; one of digits alone needs no judge where `takes_numbers`.
+    """
+
+    before: bytes
+    behind: bytes
+    fits: Callable[[bytes], bool]
+    takes_numbers: bool
+    verdict: Verdict
+
+    def verdict_on(self, text: bytes, tail_at: int, newline: int) -> Verdict | None:
+        """What the line that ends at `newline` is, if its tail begins at `tail_at`."""
+        value_at, value_end = tail_at + len(self.before), newline - len(self.behind)
+        if text[tail_at:value_at] != self.before or text[value_end:newline] != self.behind:
+            return None
+        value = text[value_at:value_end]
+        if self.takes_numbers and value.isdigit() and len(value) < 19 and value[0] != 0x30:
+            return self.verdict
+        # Decoding it proves that the gap holds exactly one value.
+        return self.verdict if value[:1].strip() and self.fits(value) else None
+
+
+@dataclass(slots=True)
+class Express:
+    """Lines that are `start`, a plain id, `middle`, a prompt, and one of the `tails`, byte for byte.
+
+    `tail_start` opens every tail. A line whose tail has a `gap` differs from the one it was laid along in
+    one more value.
+
+    After a run `verdict` is what all lines taken have in common, and `near` tells whether the line that
+    ended it had `start` and `middle` at least.
+    """
+
+    shape: BodyShape
+    start: bytes
+    middle: bytes
+    tail_start: bytes
+    longest_id: int
+    most_inputs: int
+    tails: dict[bytes, Verdict] = field(default_factory=dict)
+    gap: Gap | None = None
+    verdict: Verdict | None = None
+    near: bool = False
+    #: How long the last id was, and the last two tails that differed in it: guesses, tried before searching.
+    _id_bytes: int = 1
+    _tail_bytes: int = 0
+    _other_bytes: int = 0
+    #: What stands around the last text of prompts, by how those begin; and that of the prompt before.
+    _settings: dict[bytes, _Setting] = field(default_factory=dict)
+    _setting: _Setting = _NO_SETTING
+    #: Prompts in none of these until one is learnt, and how many those were last.
+    _others: int = 4
+    _patience: int = 4
+    #: Lines still to be taken one by one.
+    _careful: int = 0
+    _together: Together = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._together = self.shape.together()
+
+    def learn_setting(self, prompt: bytes) -> None:
+        """Take the bytes around the last text of a sound prompt whose inputs are not counted.
+
+        Prompts often differ in that text alone, behind instructions that are always the same. Any other text
+        between the same bytes makes a prompt that is as sound.
+        """
+        if self.shape.count is not None:
+            return
+        texts = [*_TEXT.finditer(prompt)]
+        if not texts:
+            return
+        opening, behind = self.middle + prompt[: texts[-1].start(1)], prompt[texts[-1].end(1) :]
+        begins = prompt[:_BEGINS_BYTES]
+        known = self._settings.get(begins)
+        # A conversation begins with the same instructions as a single question, which are more common.
+        if known is None or len(opening) <= len(known[0]):
+            if len(self._settings) >= _KNOWN_MOST or len(opening) > _LONG_BYTES:
+                self._settings.clear()
+            self._setting = self._settings[begins] = opening, len(opening), behind, len(behind)
+
+    def run(
+        self,
+        text: bytes,
+        at: int,
+        end: int,
+        longest: int,
+        starts: list[int],
+        tokens: list[bytes],
+        inputs: list[int] | None,
+    ) -> int:
+        """Take lines from `at` on, up to the first that does not fit; where that begins.
+
+        `tokens` get the ids of the lines taken, `starts` the place behind each, `inputs` their inputs.
+        Lines end at a newline, the last at `end`; none longer than `longest` is taken.
+        """
+        taken, begun = len(tokens), len(starts)
+        if not self._careful:
+            learnt = self._settings.copy(), self._setting
+            stop, messages = self._take(text, at, end, longest, starts, tokens, inputs)
+            ids = b"".join(tokens[taken:]).translate(None, _PLAIN)
+            if self._together.passed(messages) and ids == _QUOTES * (len(tokens) - taken):
+                return stop
+            # Perhaps taught by a line that did not pass.
+            self._settings, self._setting = learnt
+            self._careful = _LEAST_HELP
+            del tokens[taken:], starts[begun:]
+            if inputs is not None:
+                del inputs[taken:]
+        stop, _ = self._take(text, at, end, longest, starts, tokens, inputs)
+        self._careful = max(0, self._careful - len(tokens) + taken)
+        return stop
+
+    def _take(
+        self,
+        text: bytes,
+        at: int,
+        end: int,
+        longest: int,
+        starts: list[int],
+        tokens: list[bytes],
+        inputs: list[int] | None,
+    ) -> tuple[int, int]:
+        """As `run`. If not `_careful`, ids may hold any letter, and of the messages decoded, whose number is
+        the second value, `_together` knows whether they pass."""
+        # Looked up once: this loop runs for every line that there is. A slice compared is quicker than
+        # `startswith` from a place on.
+        find, rfind, view = text.find, text.rfind, memoryview(text)
+        start, middle, longest_id, most_inputs = self.start, self.middle, self.longest_id, self.most_inputs
+        start_bytes, middle_bytes, id_bytes = len(start), len(middle), self._id_bytes
+        careful, count_inputs, decode_text = bool(self._careful), self.shape.count, _decode_text
+        decode = self.shape.decode if careful else self._together.decode
+        values = self._together.values
+        settings, others = self._settings, self._others
+        opening, opening_bytes, behind, behind_bytes = self._setting
+        tails, gap, tail_bytes, other_bytes = self.tails, self.gap, self._tail_bytes, self._other_bytes
+        lead = self.tail_start if gap is None else gap.before
+        lead_bytes = len(lead)
+        verdict: Verdict | None = None
+        found: Verdict | None
+        number, messages = 1, 0
+        near = False
+        while at < end:
+            near = False
+            newline = find(b"\n", at)
+            id_at = at + start_bytes
+            if text[at:id_at] != start or newline - at > longest:
+                break
+            id_end = id_at + id_bytes
+            text_at = id_end + opening_bytes
+            known = text[id_end:text_at] == opening
+            prompt_at = id_end + middle_bytes
+            if not known and text[id_end:prompt_at] != middle:
+                id_end = find(b'"', id_at, newline)
+                text_at = id_end + opening_bytes
+                known = text[id_end:text_at] == opening
+                prompt_at = id_end + middle_bytes
+                if not 0 < id_end - id_at <= longest_id or text[id_end:prompt_at] != middle:
+                    break
+                id_bytes = id_end - id_at
+            near = True
+            tail_at = newline - tail_bytes
+            if text[tail_at : tail_at + lead_bytes] != lead:
+                tail_bytes, other_bytes = other_bytes, tail_bytes
+                tail_at = newline - tail_bytes
+                if text[tail_at : tail_at + lead_bytes] != lead:
+                    tail_at = rfind(self.tail_start, prompt_at, newline)
+                    tail_bytes = newline - tail_at
+            if tail_at <= prompt_at:
+                tail_bytes = 0
+                break
+            found = None if gap is None else gap.verdict_on(text, tail_at, newline)
+            if found is None:
+                found = tails.get(text[tail_at:newline])
+            if found is None or (found is not verdict and verdict is not None):
+                break
+            verdict = found
+            token = text[id_at - 1 : id_end + 1]
+            if careful and token.translate(None, _PLAIN) != _QUOTES:
+                break
+            if not known:
+                setting = settings.get(text[prompt_at : prompt_at + _BEGINS_BYTES])
+                if setting is not None:
+                    self._setting = opening, opening_bytes, behind, behind_bytes = setting
+                    text_at = id_end + opening_bytes
+                    known = text[id_end:text_at] == opening
+            if known:
+                text_end = tail_at - behind_bytes
+                known = text_at < text_end and text[text_end:tail_at] == behind
+                if known:
+                    try:
+                        decode_text(view[text_at:text_end])
+                    except UNREADABLE:
+                        # Several texts, for example: a longer conversation that begins and ends alike.
+                        known = False
+            if not known:
+                mark = len(values)
+                try:
+                    decoded = decode(view[prompt_at:tail_at])
+                    if count_inputs is not None:
+                        number = count_inputs(decoded)
+                except (*UNREADABLE, Unfit):
+                    del values[mark:]
+                    break
+                messages += len(decoded)
+                others -= 1
+                if not others:
+                    # The less often the less it helps.
+                    self._patience = others = min(2 * self._patience, _LEAST_HELP)
+                    self.learn_setting(text[prompt_at:tail_at])
+                    opening, opening_bytes, behind, behind_bytes = self._setting
+            if number > most_inputs:
+                break
+            tokens.append(token)
+            if inputs is not None:
+                inputs.append(number)
+            at = newline + 1
+            starts.append(at)
+        self.verdict, self.near, self._others = verdict, near, others
+        self._id_bytes, self._tail_bytes, self._other_bytes = id_bytes, tail_bytes, other_bytes
+        return at, messages
