@@ -37,7 +37,9 @@ _KNOWN_MOST = 256
 _LONG_BYTES = 16 << 10
 #: A message's text in a prompt. Behind an escaped quote it is part of a key, whose text it then is.
 _TEXT = re.compile(rb'"content"[ \t\r]*+:[ \t\r]*+("(?:[^"\\]++|\\.)*+")')
-_decode_text: Callable[[Any], str] = msgspec.json.Decoder(str).decode
+_decode_text: Callable[[Any], object] = msgspec.json.Decoder(str).decode
+#: As strict with a string in proper UTF-8, and twice as quick: nothing is made of it.
+_pass_over_text: Callable[[Any], object] = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ class Express:
         texts = [*_TEXT.finditer(prompt)]
         if not texts:
             return
-        opening, behind = self.middle + prompt[: texts[-1].start(1)], prompt[texts[-1].end(1) :]
+        # The opening has the text's first quote: a text it must be.
+        opening, behind = self.middle + prompt[: texts[-1].start(1) + 1], prompt[texts[-1].end(1) :]
         begins = prompt[:_BEGINS_BYTES]
         known = self._settings.get(begins)
         # A conversation begins with the same instructions as a single question, which are more common.
@@ -141,16 +144,19 @@ class Express:
         starts: list[int],
         tokens: list[bytes],
         inputs: list[int] | None,
+        *,
+        is_utf8: bool,
     ) -> int:
         """Take lines from `at` on, up to the first that does not fit; where that begins.
 
         `tokens` get the ids of the lines taken, `starts` the place behind each, `inputs` their inputs.
-        Lines end at a newline, the last at `end`; none longer than `longest` is taken.
+        Lines end at a newline, the last at `end`; none longer than `longest` is taken. `is_utf8`: whether
+        all of them are known to be proper UTF-8.
         """
         taken, begun = len(tokens), len(starts)
         if not self._careful:
             learnt = self._settings.copy(), self._setting
-            stop, messages = self._take(text, at, end, longest, starts, tokens, inputs)
+            stop, messages = self._take(text, at, end, longest, starts, tokens, inputs, is_utf8)
             ids = b"".join(tokens[taken:]).translate(None, _PLAIN)
             if self._together.passed(messages) and ids == _QUOTES * (len(tokens) - taken):
                 return stop
@@ -160,7 +166,7 @@ class Express:
             del tokens[taken:], starts[begun:]
             if inputs is not None:
                 del inputs[taken:]
-        stop, _ = self._take(text, at, end, longest, starts, tokens, inputs)
+        stop, _ = self._take(text, at, end, longest, starts, tokens, inputs, is_utf8)
         self._careful = max(0, self._careful - len(tokens) + taken)
         return stop
 
@@ -173,6 +179,7 @@ class Express:
         starts: list[int],
         tokens: list[bytes],
         inputs: list[int] | None,
+        is_utf8: bool,
     ) -> tuple[int, int]:
         """As `run`. If not `_careful`, ids may hold any letter, and of the messages decoded, whose number is
         the second value, `_together` knows whether they pass."""
@@ -181,7 +188,8 @@ class Express:
         find, rfind, view = text.find, text.rfind, memoryview(text)
         start, middle, longest_id, most_inputs = self.start, self.middle, self.longest_id, self.most_inputs
         start_bytes, middle_bytes, id_bytes = len(start), len(middle), self._id_bytes
-        careful, count_inputs, decode_text = bool(self._careful), self.shape.count, _decode_text
+        careful, count_inputs = bool(self._careful), self.shape.count
+        decode_text = _pass_over_text if is_utf8 else _decode_text
         decode = self.shape.decode if careful else self._together.decode
         values = self._together.values
         settings, others = self._settings, self._others
@@ -242,7 +250,7 @@ class Express:
                 known = text_at < text_end and text[text_end:tail_at] == behind
                 if known:
                     try:
-                        decode_text(view[text_at:text_end])
+                        decode_text(view[text_at - 1 : text_end])
                     except UNREADABLE:
                         # Several texts, for example: a longer conversation that begins and ends alike.
                         known = False

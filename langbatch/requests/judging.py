@@ -28,7 +28,7 @@ from langbatch.requests.examine import (
 from langbatch.requests.express import Verdict
 from langbatch.requests.lane import Lane
 from langbatch.requests.lines import Block
-from langbatch.requests.suspicion import suspicious_lines
+from langbatch.requests.suspicion import look_through
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +125,11 @@ class Judge:
             return found
         counts_inputs = self.agreed.kind in (None, "embeddings")
         inputs: list[int] | None = [] if counts_inputs else None
-        found.suspicious = suspicious_lines(block)
+        look = look_through(block)
+        found.suspicious = look.suspicious
         found.lines = self._prepared(block, first_line)
         if found.lines is None and not self._duplicates:
-            lengths = self._take_text(block, found, inputs)
+            lengths = self._take_text(block, found, inputs, look.is_utf8)
         else:
             lengths = self._take_lines(block, found, inputs, first_line)
         found.count = len(lengths)
@@ -142,14 +143,14 @@ class Judge:
             found.inputs = array("I", inputs)
         return found
 
-    def _take_text(self, block: Block, found: Judged, inputs: list[int] | None) -> list[int]:
+    def _take_text(self, block: Block, found: Judged, inputs: list[int] | None, is_utf8: bool) -> list[int]:
         """Judge the lines where they stand in the text. Lengths with newline."""
         text, size, tokens, lane = block.text, block.size, found.tokens, self._lane
         starts = [0]
         at = 0
         while at < size:
             before = len(tokens)
-            at = lane.run(text, at, size, self._longest, starts, tokens, inputs)
+            at = lane.run(text, at, size, self._longest, starts, tokens, inputs, is_utf8=is_utf8)
             if taken := len(tokens) - before:
                 _note(found.runs, lane.last, len(starts) - 1 - taken, taken)
                 continue

@@ -99,13 +99,15 @@ class Lane:
         starts: list[int],
         tokens: list[bytes],
         inputs: list[int] | None,
+        *,
+        is_utf8: bool = False,
     ) -> int:
         """Take lines from `at` on by the express, as `Express.run` does. They have one verdict, `last`."""
         express = self._express
         if express is None:
             return at
         taken = len(tokens)
-        at = express.run(text, at, end, longest, starts, tokens, inputs)
+        at = express.run(text, at, end, longest, starts, tokens, inputs, is_utf8=is_utf8)
         if express.verdict is not None and len(tokens) > taken:
             self.last = express.verdict
             self._missed = 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from input_files import AZURE, OPENAI, chat, embedding, line
 from langbatch.requests.examine import Agreement, Examined, Rules, examine
+from langbatch.requests.express import _decode_text, _pass_over_text
 from langbatch.requests.jsonscan import MAX_DEPTH, Flaw, repeated, scan_line
 from langbatch.requests.judging import Judge
 from langbatch.requests.lane import Lane
@@ -360,14 +363,18 @@ _ODD = SPLICES | st.sampled_from(
 @example([(0, b"@text", b'"}, {"role": ["user"], "content": "', ["x"])])
 @example([(5, b"@text", b'", "role": "user", "content": "', ["x"])])
 @example([(5, b'"}]', b'"]]', []), (6, b'"}]', b'"}}', ["x"])])
+@example([(5, b"@text", b"\xff", [])])
+@example([(5, b'"user", "content": "@text', b'"usex", "content": "@text', [])])
+@example([(5, b'"@text"', b"7", [])])
 def test_lines_judged_together_are_judged_as_each_alone(
     odd: list[tuple[int, bytes, bytes, list[str]]],
 ) -> None:
     """Those before and behind an odd line too: what is known of many at once must not be said of it."""
-    lines = [line(conversation(f"t{n}", f"be {n % 3}", f"text {n}")) for n in range(20)]
+    told = ": be short, keep to the facts that are given, ask one question if any is missing; no lists"
+    lines = [line(conversation(f"t{n}", f"{n % 3}{told}", f"text {n}")) for n in range(20)]
     for place, mark, by, texts in odd:
         try:
-            text = line(conversation("@id", "be 1", *texts, "@text"))
+            text = line(conversation("@id", f"1{told}", *texts, "@text"))
         except UnicodeEncodeError:
             continue
         lines.insert(place, text.replace(mark, by.replace(b"\n", b"")).replace(b"@id", b"u"))
@@ -375,12 +382,57 @@ def test_lines_judged_together_are_judged_as_each_alone(
     judge = Judge(AZURE, agreed)
     block = b"\n".join(lines) + b"\n"
     alone = [examine(text.strip(b" \t\r"), AZURE, agreed) for text in lines]
-    for _ in range(4):  # what it has learnt from such lines must not be wrong either
-        found = judge.judge(Block(0, block, len(block)), 1)
+    # What it has learnt from such lines must not be wrong either. Far from the input's beginning texts that are
+    # known to be UTF-8 are passed over.
+    for offset in (0, 0, 1 << 30, 1 << 30):
+        found = judge.judge(Block(offset, block, len(block)), 1)
         assert found.tokens == [seen.token for seen in alone if not seen.faults]
         assert [refusal.index for refusal in found.refusals] == [
             index for index, seen in enumerate(alone) if seen.faults
         ]
+
+
+PIECES_OF_TEXT = [
+    *(
+        "a",
+        "ü",
+        "\u2028",
+        "😀",
+        "\x7f",
+        '"',
+        "\\",
+        '\\"',
+        "\\\\",
+        "\\/",
+        "\\n",
+        "\\x",
+        "\\u00e9",
+        "\\u12",
+        "\\uzzzz",
+    ),
+    *("\\ud800", "\\udc00", "\\ud83d\\ude00", "\\ud83d\\u0041", "\\ude00\\ud83d"),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [*PIECES_OF_TEXT, *map(chr, range(0x20))],
+        ),
+        max_size=4,
+    ).map("".join)
+)
+def test_a_text_passed_over_is_judged_as_one_that_is_decoded(inside: str) -> None:
+    assert accepts(_pass_over_text, inside) == accepts(_decode_text, inside)
+
+
+def accepts(decode: Callable[[Any], object], inside: str) -> bool:
+    try:
+        decode(memoryview(b'"%b"' % inside.encode()))
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def test_lane_takes_a_last_text_behind_the_same_instructions() -> None:

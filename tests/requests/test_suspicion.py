@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from langbatch.requests.lines import Block
-from langbatch.requests.suspicion import suspicious_lines
+from langbatch.requests.suspicion import look_through
 
 KEY = b"sk-proj-" + b"Ab3" * 12
 #: In an input so long, so far behind its beginning, Rust's search is used; and all that Python's knows is
@@ -45,15 +45,15 @@ PIECES = st.sampled_from(
 def test_both_searches_notice_the_same_lines(pieces: list[bytes], read_behind: bytes) -> None:
     text = b"".join(pieces) + b"\n"
     near, far = (Block(at, text + read_behind, len(text)) for at in (0, FAR))
-    assert suspicious_lines(near) == suspicious_lines(far)
+    assert look_through(near).suspicious == look_through(far).suspicious
 
 
 @pytest.mark.parametrize("offset", [0, FAR, 1 << 40])
 def test_a_key_is_noticed_wherever_it_stands(offset: int) -> None:
     text = b"a task-oriented text\nuse " + KEY + b" here\nnothing\nsig=" + b"aB%2F" * 9 + b"\n"
-    assert suspicious_lines(Block(offset, text, len(text))) == [1, 3]
+    assert look_through(Block(offset, text, len(text))).suspicious == [1, 3]
 
 
 def test_settings_that_look_like_keys_are_looked_for_near_the_beginning_only() -> None:
     text = b'api-key: "' + b"0123456789abcdef" * 2 + b'"\n'
-    assert [suspicious_lines(Block(at, text, len(text))) for at in (0, FAR, 1 << 40)] == [[0], [0], []]
+    assert [look_through(Block(at, text, len(text))).suspicious for at in (0, FAR, 1 << 40)] == [[0], [0], []]
