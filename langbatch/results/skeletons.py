@@ -151,7 +151,7 @@ class Skeleton:
         pieces, body_places, custom_id_place = self._pieces, self._body, self._custom_id
         id_place, request_id_place, usage_place = self._id, self._request_id, self._usage
         members, literal_start, in_order = len(self.keys), self._start, self._in_order
-        starts_with, join = text.startswith, b"".join
+        starts_with, find, join = text.startswith, text.find, b"".join
         for values in rows:
             response = values.response
             if response is None:
@@ -168,7 +168,8 @@ class Skeleton:
                 pieces[request_id_place] = response.request_id
             pieces[body_places] = body
             line = join(pieces)
-            if not starts_with(line, at):
+            # A row ends at its first newline; msgspec takes one between values, too.
+            if not starts_with(line, at) or find(b"\n", at) != at + len(line) - 1:
                 break
             try:
                 custom_id = _decode_string(token)

@@ -221,3 +221,16 @@ def test_bad_58_of_two_failures_the_first_is_kept(tmp_path: Path) -> None:
     joined = join(tmp_path, ["a"], Tried(rows))
     assert joined.outcomes == ["expired"]
     assert joined.quarantine == rows[1] + b"\n"
+
+
+@pytest.mark.parametrize("rows_before", [1, 400])
+def test_a_row_broken_over_two_lines_is_two_garbled_ones(tmp_path: Path, rows_before: int) -> None:
+    """Together they are sound JSON; but a row ends at its newline, and so must a record."""
+    ids = [f"r{number}" for number in range(rows_before)]
+    lines = [encoded(success(custom_id, chat_body(custom_id))) for custom_id in ids]
+    lines += (
+        encoded(success("broken", chat_body("text"))).replace(b'"choices": [', b'"choices": [\n').split(b"\n")
+    )
+    joined = join(tmp_path, [*ids, "broken"], Tried([*lines, lines[0]]))
+    assert joined.outcomes == ["succeeded"] * rows_before + ["unreadable"]
+    assert joined.report.notes == {"malformed": 2, "duplicate_identical": 1}
