@@ -134,7 +134,8 @@ class JobManager:
 
     `profile` names targets and waits in `<home>/profiles.toml` (default `LANGBATCH_PROFILE`).
     `executor`, any of `concurrent.futures`, reads inputs and results in byte ranges; its workers must see the
-    files under the same paths. Methods take a job's id or a unique prefix of it, and raise `JobNotFound` for
+    files under the same paths. Without one, processes of langbatch's own read inputs of 512 MiB or more where
+    there are three cores. Methods take a job's id or a unique prefix of it, and raise `JobNotFound` for
     others.
 
     `on_event` is called with every event of the store (`langbatch.events`), whichever process makes it, in
@@ -392,9 +393,13 @@ class JobManager:
         """
         target = Target(provider, "", kind or "chat_completions", model)
         rules = replace(_rules(target, False, auto_id, split_by_model, gzip), kind=kind)
-        return read_requests(
-            Path(file), rules, on_progress=on_progress or self.on_progress, executor=self._executor
-        )
+        from langbatch.pool import judging_executor
+
+        source = Path(file)
+        with judging_executor(self._executor, source) as executor:
+            return read_requests(
+                source, rules, on_progress=on_progress or self.on_progress, executor=executor
+            )
 
     def store_job(
         self,
@@ -417,25 +422,28 @@ class JobManager:
         job_id: str | None = None,
     ) -> Submission:
         """Validate `source`, keep a private snapshot, plan its shards and store the job; send nothing."""
-        submission = admit(
-            self._store,
-            self.home,
-            self._clock,
-            source,
-            target,
-            _rules(target, skip_invalid, auto_id, split_by_model, gzip),
-            others=others,
-            name=name,
-            new=new,
-            draft=draft,
-            dedupe=dedupe,
-            cache=cache,
-            max_requests_per_shard=max_requests_per_shard,
-            job_id=job_id,
-            budget=Budget.of(max_cost, max_tokens),
-            on_progress=checked(self.on_progress),
-            executor=self._executor,
-        )
+        from langbatch.pool import judging_executor
+
+        with judging_executor(self._executor, source) as executor:
+            submission = admit(
+                self._store,
+                self.home,
+                self._clock,
+                source,
+                target,
+                _rules(target, skip_invalid, auto_id, split_by_model, gzip),
+                others=others,
+                name=name,
+                new=new,
+                draft=draft,
+                dedupe=dedupe,
+                cache=cache,
+                max_requests_per_shard=max_requests_per_shard,
+                job_id=job_id,
+                budget=Budget.of(max_cost, max_tokens),
+                on_progress=checked(self.on_progress),
+                executor=executor,
+            )
         self._tell()
         return submission
 

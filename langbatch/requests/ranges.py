@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,22 +54,26 @@ def judge_ranges(
 ) -> Iterator[Judged]:
     """The findings on everything from `start`, where a line begins, in order.
 
-    Not much more is under way at once than keeps the machine's cores busy. Raises `BatchValidationError`
-    where the file changed.
+    Not much more is under way at once than keeps the machine's cores busy. What a worker that died was to
+    judge is judged here. Raises `BatchValidationError` where the file changed.
     """
     most = 2 * (os.cpu_count() or 1) + 1
-    waiting: deque[Future[list[Judged] | None]] = deque()
+    waiting: deque[tuple[Range, Future[list[Judged] | None]]] = deque()
     try:
         while start < file.size_bytes or waiting:
             while start < file.size_bytes and len(waiting) < most:
                 end = file.line_start(min(start + max(range_bytes, 1), file.size_bytes))
                 task = Range(file.path, file.identity, start, end, rules, agreed)
-                waiting.append(executor.submit(judge_range, task))
+                waiting.append((task, executor.submit(judge_range, task)))
                 start = end
-            found = waiting.popleft().result()
+            task, future = waiting.popleft()
+            try:
+                found = future.result()
+            except BrokenExecutor:
+                found = judge_range(task)
             if found is None:
                 raise file_changed()
             yield from found
     finally:
-        for future in waiting:
+        for _, future in waiting:
             future.cancel()

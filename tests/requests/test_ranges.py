@@ -17,15 +17,18 @@ from hypothesis import strategies as st
 
 from input_files import AZURE, OPENAI, chat, embedding, line, write
 from langbatch.errors import BatchValidationError
+from langbatch.pool import ProcessPool
 from langbatch.requests.validation import Intake, Rules, read_requests
 from langbatch.shards.snapshot import SnapshotWriter
 
 
-@pytest.fixture(scope="module", params=["threads", "processes"])
+@pytest.fixture(scope="module", params=["threads", "processes", "our own processes"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     pool: Executor
     if request.param == "threads":
         pool = ThreadPoolExecutor(2)
+    elif request.param == "our own processes":
+        pool = ProcessPool(2)
     else:
         pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     with pool:

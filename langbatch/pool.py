@@ -1,0 +1,122 @@
+"""Processes that judge large inputs beside this one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+#: Below this, or on fewer cores, reading in this process is as quick: starting others takes half a second,
+#: and adding up what they found is a fifth of the work.
+LARGE_BYTES: Final = 512 << 20
+_LEAST_CORES: Final = 3
+_MOST_PROCESSES: Final = 8
+
+
+class ProcessPool(Executor):
+    """Runs functions of importable modules in Python processes of its own.
+
+    Unlike those of `multiprocessing` they need no guard in the caller's script, which they do not run anew,
+    do not share its memory or locks, do not hear its Ctrl-C, and end with it whatever ends it. A process that
+    dies, or cannot be started, shows as `BrokenExecutor` in the future of what it was to do.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._local = threading.local()
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="langbatch-pool")
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        return self._threads.submit(self._run, fn, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+        for worker in self._workers:
+            # The end of its input is its end.
+            for stream in (worker.stdin, worker.stdout):
+                assert stream is not None
+                with suppress(OSError):
+                    stream.close()
+            worker.wait()
+
+    def _run(self, function: Any, arguments: Any, named: Any) -> Any:
+        try:
+            worker = self._worker()
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            pickle.dump((function, arguments, named), worker.stdin)
+            worker.stdin.flush()
+            succeeded, result = pickle.load(worker.stdout)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            raise BrokenExecutor("a process that judges lines is gone") from error
+        if not succeeded:
+            raise result
+        return result
+
+    def _worker(self) -> subprocess.Popen[bytes]:
+        """This thread's process, started when it is first needed."""
+        worker: subprocess.Popen[bytes] | None = getattr(self._local, "worker", None)
+        if worker is None:
+            worker = subprocess.Popen(
+                [sys.executable or "python3", "-c", "from langbatch.pool import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,
+            )
+            self._local.worker = worker
+            self._workers.append(worker)
+        return worker
+
+
+def serve() -> None:
+    """A process of the pool: does what it is told on standard input, until that ends."""
+    tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a function prints is no answer
+    while True:
+        try:
+            function, arguments, named = pickle.load(tasks)
+        except EOFError:
+            return
+        try:
+            answer = True, function(*arguments, **named)
+        except Exception as error:  # noqa: BLE001 - the caller's, as from any executor
+            answer = False, error
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+def processes_for(size_bytes: int, cores: int) -> int:
+    """How many processes an input of this size is worth; 0: it is read in this one."""
+    return 0 if size_bytes < LARGE_BYTES or cores < _LEAST_CORES else min(cores - 1, _MOST_PROCESSES)
+
+
+@contextmanager
+def judging_executor(given: Executor | None, source: Path) -> Iterator[Executor | None]:
+    """The executor that is given, or a pool for as long as the block runs where the input is worth it."""
+    processes = 0
+    if given is None:
+        with suppress(OSError):  # whoever reads it says so
+            processes = processes_for(source.stat().st_size, _usable_cores())
+    if not processes:
+        yield given
+        return
+    with ProcessPool(processes) as pool:
+        yield pool
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

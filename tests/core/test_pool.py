@@ -1,0 +1,121 @@
+"""Processes that judge large inputs: like any executor, and gone with whoever started them."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+
+import pytest
+
+from input_files import AZURE, chat, write
+from langbatch import JobManager
+from langbatch.pool import LARGE_BYTES, ProcessPool, judging_executor, processes_for
+from langbatch.requests.validation import read_requests
+
+PATIENCE_SECONDS = 60
+
+
+def test_functions_run_in_other_processes_and_what_they_print_harms_nothing() -> None:
+    with ProcessPool(2) as pool:
+        assert pool.submit(os.getpid).result() != os.getpid()
+        assert pool.submit(print, "hello").result() is None
+        assert list(pool.map(pow, range(9), range(9))) == [number**number for number in range(9)]
+
+
+def test_what_a_function_raises_comes_back() -> None:
+    with ProcessPool(1) as pool:
+        with pytest.raises(ValueError, match="invalid literal"):
+            pool.submit(int, "no").result()
+        assert pool.submit(int, "7").result() == 7
+
+
+def test_a_process_that_dies_breaks_its_future_and_later_ones() -> None:
+    with ProcessPool(1) as pool:
+        for _ in range(2):
+            with pytest.raises(BrokenExecutor):
+                pool.submit(os._exit, 3).result()
+
+
+def test_lines_of_a_process_that_died_are_judged_all_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path, [chat(f"r{number}", "text " * 50) for number in range(2000)])
+    alone = read_requests(path, AZURE)
+    with ProcessPool(2) as pool:
+        assert read_requests(path, AZURE, executor=pool, range_bytes=20_000) == alone
+        with pytest.raises(BrokenExecutor):
+            pool.submit(os._exit, 3).result()
+        assert read_requests(path, AZURE, executor=pool, range_bytes=20_000) == alone
+
+
+def test_without_a_python_to_start_everything_is_judged_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, [chat(f"r{number}", "text " * 50) for number in range(500)])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    with ProcessPool(2) as pool:
+        assert read_requests(path, AZURE, executor=pool, range_bytes=20_000) == read_requests(path, AZURE)
+
+
+def test_the_callers_script_is_not_run_anew(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('begun')\nfrom langbatch.pool import ProcessPool\n"
+        "with ProcessPool(2) as pool:\n    print(list(pool.map(abs, [-1, -2])))\n"
+    )
+    ran = subprocess.run([sys.executable, script], capture_output=True, timeout=PATIENCE_SECONDS, check=True)
+    assert ran.stdout.decode().splitlines() == ["begun", "[1, 2]"]
+
+
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\nfrom langbatch.pool import ProcessPool\npool = ProcessPool(1)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\nsys.stdin.read()\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        ends = os.pidfd_open(int(process.stdout.readline()))
+        process.kill()
+    try:
+        assert select.select([ends], [], [], PATIENCE_SECONDS)[0]
+    finally:
+        os.close(ends)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "cores", "processes"),
+    [(LARGE_BYTES - 1, 64, 0), (LARGE_BYTES, 2, 0), (LARGE_BYTES, 3, 2), (LARGE_BYTES, 64, 8)],
+)
+def test_large_inputs_are_worth_processes_where_there_are_cores(
+    size_bytes: int, cores: int, processes: int
+) -> None:
+    assert processes_for(size_bytes, cores) == processes
+
+
+def test_a_large_input_gets_a_pool_unless_an_executor_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(LARGE_BYTES)
+    with judging_executor(None, large) as pool:
+        assert isinstance(pool, ProcessPool)
+        with judging_executor(pool, large) as same:
+            assert same is pool
+    with judging_executor(None, write(tmp_path, [chat("a")])) as none:
+        assert none is None
+    with judging_executor(None, tmp_path / "missing") as none:
+        assert none is None
+
+
+def test_a_manager_judges_what_is_large_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
+    monkeypatch.setattr("langbatch.pool.LARGE_BYTES", 1)
+    path = write(tmp_path, [chat(f"r{number}", "text " * 200) for number in range(6000)])
+    manager = JobManager(home=tmp_path / "home")
+    assert manager.validate(path) == read_requests(path, AZURE)
