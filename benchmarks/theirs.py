@@ -46,6 +46,7 @@ def validate(source: str) -> None:
 def join(source: str, output: str, error: str, out: str) -> None:
     """It has no join: this is the least that its user must write for records in the input's order."""
     batch = _handle(source, _Files(output, error), "batch")
+    Path(out).unlink(missing_ok=True)
     with stopwatch() as facts:
         successful, unsuccessful = batch.get_results()
         found = {result["custom_id"]: result for result in (*successful, *unsuccessful)}
