@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import IO, Any, Final, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -21,6 +21,9 @@ _T = TypeVar("_T")
 LARGE_BYTES: Final = 512 << 20
 _LEAST_CORES: Final = 3
 _MOST_PROCESSES: Final = 8
+
+_WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from langbatch.pool import serve; serve()"
+_READY: Final = b"\0langbatch is ready\0"
 
 
 class ProcessPool(Executor):
@@ -42,7 +45,9 @@ class ProcessPool(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
         for worker in self._workers:
-            # The end of its input is its end.
+            # It has nothing to finish. The end of its input alone might not reach it: a fork of this process
+            # may hold that open, too.
+            worker.kill()
             for stream in (worker.stdin, worker.stdout):
                 assert stream is not None
                 with suppress(OSError):
@@ -50,14 +55,15 @@ class ProcessPool(Executor):
             worker.wait()
 
     def _run(self, function: Any, arguments: Any, named: Any) -> Any:
+        worker = self._worker()
         try:
-            worker = self._worker()
             assert worker.stdin is not None
             assert worker.stdout is not None
             pickle.dump((function, arguments, named), worker.stdin)
             worker.stdin.flush()
             succeeded, result = pickle.load(worker.stdout)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:
+            worker.kill()  # an answer that cannot be read leaves it out of step
             raise BrokenExecutor("a process that judges lines is gone") from error
         if not succeeded:
             raise result
@@ -67,23 +73,40 @@ class ProcessPool(Executor):
         """This thread's process, started when it is first needed."""
         worker: subprocess.Popen[bytes] | None = getattr(self._local, "worker", None)
         if worker is None:
-            worker = subprocess.Popen(
-                [sys.executable or "python3", "-c", "from langbatch.pool import serve; serve()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,
-            )
+            try:
+                worker = subprocess.Popen(
+                    # Modules are found where they are found here, and nowhere else.
+                    [sys.executable, "-c", _WORKER, *(place or os.getcwd() for place in sys.path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise BrokenExecutor("no process can be started that judges lines") from error
             self._local.worker = worker
             self._workers.append(worker)
+            _wait_until_ready(worker.stdout)
         return worker
+
+
+def _wait_until_ready(answers: IO[bytes] | None) -> None:
+    """Past whatever was printed while Python started: a site's own customs, for example."""
+    assert answers is not None
+    seen = b""
+    while not seen.endswith(_READY):
+        byte = answers.read(1)
+        if not byte:
+            raise BrokenExecutor("a process that judges lines has ended at once")
+        seen = seen[-len(_READY) :] + byte
 
 
 def serve() -> None:
     """A process of the pool: does what it is told on standard input, until that ends."""
     tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a function prints is no answer
+    answers.write(_READY)
+    answers.flush()
     while True:
         try:
             function, arguments, named = pickle.load(tasks)
@@ -106,7 +129,8 @@ def processes_for(size_bytes: int, cores: int) -> int:
 def judging_executor(given: Executor | None, source: Path) -> Iterator[Executor | None]:
     """The executor that is given, or a pool for as long as the block runs where the input is worth it."""
     processes = 0
-    if given is None:
+    # A frozen program's executable is the program itself.
+    if given is None and sys.executable and not getattr(sys, "frozen", False):
         with suppress(OSError):  # whoever reads it says so
             processes = processes_for(source.stat().st_size, _usable_cores())
     if not processes:

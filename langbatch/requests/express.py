@@ -131,7 +131,7 @@ class Express:
         known = self._settings.get(begins)
         # A conversation begins with the same instructions as a single question, which are more common.
         if known is None or len(opening) <= len(known[0]):
-            if len(self._settings) >= _KNOWN_MOST or len(opening) > _LONG_BYTES:
+            if len(self._settings) >= _KNOWN_MOST or len(opening) + len(behind) > _LONG_BYTES:
                 self._settings.clear()
             self._setting = self._settings[begins] = opening, len(opening), behind, len(behind)
 
@@ -191,7 +191,6 @@ class Express:
         careful, count_inputs = bool(self._careful), self.shape.count
         decode_text = _pass_over_text if is_utf8 else _decode_text
         decode = self.shape.decode if careful else self._together.decode
-        values = self._together.values
         settings, others = self._settings, self._others
         opening, opening_bytes, behind, behind_bytes = self._setting
         tails, gap, tail_bytes, other_bytes = self.tails, self.gap, self._tail_bytes, self._other_bytes
@@ -255,13 +254,11 @@ class Express:
                         # Several texts, for example: a longer conversation that begins and ends alike.
                         known = False
             if not known:
-                mark = len(values)
                 try:
                     decoded = decode(view[prompt_at:tail_at])
                     if count_inputs is not None:
                         number = count_inputs(decoded)
                 except (*UNREADABLE, Unfit):
-                    del values[mark:]
                     break
                 messages += len(decoded)
                 others -= 1

@@ -112,8 +112,8 @@ class Lane:
             self.last = express.verdict
             self._missed = 0
         if at < end and express.near:
-            # Not the express's fault: such a line must not have it laid anew.
-            self._missed -= 1
+            # Not the express's fault: such a line must not have it laid anew when `accept_framed` counts it.
+            self._missed = max(-1, self._missed - 1)
         return at
 
     def accept_framed(self, line: bytes) -> bytes | None:

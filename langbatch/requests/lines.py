@@ -204,6 +204,15 @@ class InputFile:
         """What tells this file, as it was when it was opened, from any other."""
         return self._opened_as
 
+    def real_path(self) -> Path | None:
+        """The path by which other processes can open the file, too; None where there is none: what
+        /dev/stdin is differs from one to the next."""
+        real = Path(os.path.realpath(self.path))
+        try:
+            return real if _identity(real.stat()) == self._opened_as else None
+        except OSError:
+            return None
+
     def digest(self, start: int = 0, end: int | None = None, into: _Hash | None = None) -> _Hash:
         """The SHA-256 of the file's bytes as they are on disk, or of a part of them behind `into`."""
         digest = into or hashlib.sha256()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: About what a range holds. A worker holds a block of it at a time, and what it found.
 RANGE_BYTES = 4 << 20
+#: As many cores as are kept busy at most: bounds what has been found and waits to be added up.
+_MOST_CORES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +52,31 @@ def judge_range(task: Range) -> list[Judged] | None:
 
 
 def judge_ranges(
-    executor: Executor, file: InputFile, rules: Rules, agreed: Agreement, start: int, range_bytes: int
+    executor: Executor,
+    file: InputFile,
+    path: Path,
+    rules: Rules,
+    agreed: Agreement,
+    start: int,
+    range_bytes: int,
 ) -> Iterator[Judged]:
-    """The findings on everything from `start`, where a line begins, in order.
+    """The findings on all from `start`, where a line begins, in order. Workers open the file as `path`.
 
-    Not much more is under way at once than keeps the machine's cores busy. What a worker that died was to
-    judge is judged here. Raises `BatchValidationError` where the file changed.
+    Not much more is under way at once than keeps the machine's cores busy. What a worker that died, or none,
+    was to judge is judged here. Raises `BatchValidationError` where the file changed.
     """
-    most = 2 * (os.cpu_count() or 1) + 1
-    waiting: deque[tuple[Range, Future[list[Judged] | None]]] = deque()
+    most = 2 * min(os.cpu_count() or 1, _MOST_CORES) + 1
+    waiting: deque[tuple[Range, Future[list[Judged] | None] | None]] = deque()
     try:
         while start < file.size_bytes or waiting:
             while start < file.size_bytes and len(waiting) < most:
                 end = file.line_start(min(start + max(range_bytes, 1), file.size_bytes))
-                task = Range(file.path, file.identity, start, end, rules, agreed)
-                waiting.append((task, executor.submit(judge_range, task)))
+                task = Range(path, file.identity, start, end, rules, agreed)
+                waiting.append((task, _begun(executor, task)))
                 start = end
             task, future = waiting.popleft()
             try:
-                found = future.result()
+                found = judge_range(task) if future is None else future.result()
             except BrokenExecutor:
                 found = judge_range(task)
             if found is None:
@@ -76,4 +84,13 @@ def judge_ranges(
             yield from found
     finally:
         for _, future in waiting:
-            future.cancel()
+            if future is not None:
+                future.cancel()
+
+
+def _begun(executor: Executor, task: Range) -> Future[list[Judged] | None] | None:
+    """None where the executor takes nothing (any more): it is broken, or the program is ending."""
+    try:
+        return executor.submit(judge_range, task)
+    except RuntimeError:  # BrokenExecutor is one
+        return None

@@ -60,7 +60,8 @@ class Reading:
     def run(self, executor: Executor | None = None, range_bytes: int = 0) -> None:
         """Read it all; with an executor in ranges of about `range_bytes`, as soon as it is known what the
         lines must have in common."""
-        if executor is None or self._file.packed or self._counted:
+        path = None if executor is None else self._file.real_path()
+        if executor is None or path is None or self._file.packed or self._counted:
             self._read(0, None)
         else:
             at, size, agreed = 0, self._file.size_bytes, self._judge.agreed
@@ -68,7 +69,7 @@ class Reading:
                 end = self._file.line_start(min(at + max(range_bytes, 1), size))
                 self._read(at, end)
                 at = end
-            for found in judge_ranges(executor, self._file, self._rules, agreed, at, range_bytes):
+            for found in judge_ranges(executor, self._file, path, self._rules, agreed, at, range_bytes):
                 text = None
                 if self._into is not None and not found.oversized:
                     text = self._file.text(found.offset, found.end - found.offset)

@@ -13,6 +13,7 @@ import json
 import operator
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
@@ -137,62 +138,67 @@ _decode_input: _Decode = msgspec.json.Decoder(str | _Messages, dec_hook=_count_t
 
 
 class Together:
-    """Decodes prompts one after another; whether they pass is known for all of them at once.
-
-    `values` are those decoded so far that have yet to be looked at.
-    """
+    """Decodes prompts one after another; whether they pass is known for all of them at once."""
 
     def __init__(self, decode: _Decode) -> None:
         self.decode = decode
-        self.values: list[Any] = []
 
     def passed(self, messages: int) -> bool:
         """Whether the prompts, `messages` together, are sound and well shaped. Begins anew."""
-        return not self.values
+        return True
 
 
 class _Kept(type):
-    """Makes `list.insert` a decoder's hook, which takes a type and a value and returns one of that type: the
-    type counts as the place behind the list's end, and the None that comes back as one of the type.
+    """Makes `deque.insert` a decoder's hook, which takes a type and a value and returns one of that type: the
+    type counts as a place, and the None that comes back as one of the type.
 
     A hook in Python takes as long as all the decoding.
     """
 
-    __index__ = sys.maxsize.__index__
     __instancecheck__ = operator.not_  # type: ignore[assignment]  # a builtin is given the instance alone
 
 
-class _KeptValue(metaclass=_Kept):
-    """Stands for a value that was decoded and kept in a list."""
+class _First(_Kept):
+    __index__ = (0).__index__
+
+
+class _Last(_Kept):
+    __index__ = sys.maxsize.__index__
+
+
+class _KeptRole(metaclass=_First):
+    """Stands for a value that was decoded and put before all others."""
+
+
+class _KeptText(metaclass=_Last):
+    """Stands for a value that was decoded and put behind all others."""
 
 
 class _KeptMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    role: _KeptValue
-    content: _KeptValue
+    role: _KeptRole
+    content: _KeptText
 
 
 class _MessagesTogether(Together):
     """As `_decode_plain`."""
 
     def __init__(self) -> None:
-        values: list[Any] = []
-        hook: Any = values.insert
+        self._values: deque[Any] = deque()
+        hook: Any = self._values.insert
         messages = Annotated[list[_KeptMessage], Meta(min_length=1)]
         super().__init__(msgspec.json.Decoder(messages, dec_hook=hook).decode)
-        self.values = values
 
     def passed(self, messages: int) -> bool:
-        values = self.values
-        roles, texts = values[::2], values[1::2]
+        values = list(self._values)
+        self._values.clear()
+        # Each message has both members. msgspec drops the first value of two equal keys without a word, but
+        # has decoded it. What it decoded of a prompt before it gave up is here, too.
+        if len(values) != 2 * messages:
+            return False
         try:
-            if values and values[0] not in _ROLES:
-                roles, texts = texts, roles
-            # msgspec drops the first value of two equal keys without a word, but it has decoded it.
-            return len(values) == 2 * messages and _ROLES.issuperset(roles) and set(map(type, texts)) <= {str}
+            return _ROLES.issuperset(values[:messages]) and set(map(type, values[messages:])) <= {str}
         except TypeError:
             return False  # a role that is an array
-        finally:
-            values.clear()
 
 
 def _decode_plain(value: Any) -> list[_PlainMessage]:

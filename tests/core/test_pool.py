@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import sys
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,33 @@ def test_without_a_python_to_start_everything_is_judged_here(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
     with ProcessPool(2) as pool:
         assert read_requests(path, AZURE, executor=pool, range_bytes=20_000) == read_requests(path, AZURE)
+
+
+def test_an_executor_that_takes_nothing_any_more_leaves_the_work_here(tmp_path: Path) -> None:
+    path = write(tmp_path, [chat(f"r{number}", "text " * 50) for number in range(500)])
+    with ThreadPoolExecutor(1) as ended:
+        pass
+    assert read_requests(path, AZURE, executor=ended, range_bytes=20_000) == read_requests(path, AZURE)
+
+
+def test_a_file_named_by_a_descriptor_is_opened_by_its_own_name(tmp_path: Path) -> None:
+    path = write(tmp_path, [chat(f"r{number}", "text " * 50) for number in range(500)])
+    with path.open("rb") as file, ProcessPool(1) as pool:
+        named = Path(f"/dev/fd/{file.fileno()}")
+        assert read_requests(named, AZURE, executor=pool, range_bytes=20_000) == read_requests(path, AZURE)
+        path.unlink()
+        assert read_requests(named, AZURE, executor=pool, range_bytes=20_000).total == 500
+
+
+def test_processes_import_what_this_one_does_and_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "pickle.py").write_text("raise SystemExit('run by mistake')")
+    script = (
+        "import sys; sys.path.remove('')\nfrom langbatch.pool import ProcessPool\n"
+        "with ProcessPool(1) as pool: print(pool.submit(abs, -3).result())"
+    )
+    python = [sys.executable, "-c", script]
+    ran = subprocess.run(python, cwd=tmp_path, capture_output=True, timeout=PATIENCE_SECONDS, check=False)
+    assert (ran.stdout.decode(), ran.returncode) == ("3\n", 0), ran.stderr.decode()
 
 
 def test_the_callers_script_is_not_run_anew(tmp_path: Path) -> None:

@@ -329,6 +329,7 @@ def test_lane_judges_prompts_that_differ_in_their_last_text_as_examination_does(
         check(lane, agreed, AZURE, text.replace(b"@@", b"a" + splice + b"b"))
 
 
+_MESSAGE = b'"role": "user", "content": "@text"'
 #: What can stand in a message in place of its text, or begin another member or message.
 _ODD = SPLICES | st.sampled_from(
     [
@@ -342,6 +343,9 @@ _ODD = SPLICES | st.sampled_from(
         b'"}, {"role": ["user"], "content": "',
         b'"}, {"role": "user", "content": null}, {"role": "user", "content": "',
         b'"}, {"role": "assistant", "name": "n", "content": "',
+        b'"role": "bot", "content": "user"',
+        b'"content": "user", "role": "bot"',
+        b'"content": "user", "role": "system"',
     ]
 )
 
@@ -351,7 +355,7 @@ _ODD = SPLICES | st.sampled_from(
     st.lists(
         st.tuples(
             st.integers(0, 20),
-            st.sampled_from([b"@text", b'"@id', b'"user", "content": "@text']),
+            st.sampled_from([b"@text", b'"@id', b'"user", "content": "@text', _MESSAGE]),
             _ODD,
             st.lists(TEXTS, max_size=3),
         ),
@@ -364,6 +368,9 @@ _ODD = SPLICES | st.sampled_from(
 @example([(5, b"@text", b'", "role": "user", "content": "', ["x"])])
 @example([(5, b'"}]', b'"]]', []), (6, b'"}]', b'"}}', ["x"])])
 @example([(5, b"@text", b"\xff", [])])
+@example([(0, _MESSAGE, b'"role": "bot", "content": "user"', [])])
+@example([(0, _MESSAGE, b'"content": "user", "role": "bot"', []), (9, b"", b"", ["x"])])
+@example([(5, _MESSAGE, b'"content": "user", "role": "bot"', ["x"])])
 @example([(5, b'"user", "content": "@text', b'"usex", "content": "@text', [])])
 @example([(5, b'"@text"', b"7", [])])
 def test_lines_judged_together_are_judged_as_each_alone(
