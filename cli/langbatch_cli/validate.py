@@ -58,10 +58,10 @@ def validate(
     if document is not None:
         session.put_document(document)
     else:
-        width = session.width
-        session.say(problem_lines(intake.problems, width, session.limit, source.name))
+        width, name = session.width, "standard input" if file == "-" else source.name
+        session.say(problem_lines(intake.problems, width, session.limit, name))
         verdict = "valid" if not intake.problems else _refused(intake.problems)
-        lines = [plain(f"{source.name}: {verdict}", "bold")]
+        lines = [plain(f"{name}: {verdict}", "bold")]
         lines += intake_lines(intake, width, tokens=counted is None)
         session.say(lines if counted is None else lines + token_lines(counted, width))
     return Exit.INPUT_INVALID if intake.problems else Exit.DONE

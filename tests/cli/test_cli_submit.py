@@ -70,6 +70,11 @@ def test_submit_and_wait_tells_a_mixed_end_by_its_code(langbatch: CommandLine, m
     assert ran.document["counts"]["errored"] == 1
 
 
+def test_standard_input_is_called_so_where_it_is_validated(langbatch: CommandLine) -> None:
+    ran = langbatch("validate", "-", stdin=request_line("from-a-pipe"))
+    assert (ran.code, ran.err.splitlines()[0]) == (0, "standard input: valid")
+
+
 def test_standard_input_becomes_a_job(langbatch: CommandLine) -> None:
     ran = langbatch("submit", "-", "--wait", stdin=request_line("from-a-pipe"))
     assert ran.code == 0
