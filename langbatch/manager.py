@@ -393,13 +393,9 @@ class JobManager:
         """
         target = Target(provider, "", kind or "chat_completions", model)
         rules = replace(_rules(target, False, auto_id, split_by_model, gzip), kind=kind)
-        from langbatch.pool import judging_executor
-
-        source = Path(file)
-        with judging_executor(self._executor, source) as executor:
-            return read_requests(
-                source, rules, on_progress=on_progress or self.on_progress, executor=executor
-            )
+        return read_requests(
+            Path(file), rules, on_progress=on_progress or self.on_progress, executor=self._executor
+        )
 
     def store_job(
         self,
@@ -422,28 +418,25 @@ class JobManager:
         job_id: str | None = None,
     ) -> Submission:
         """Validate `source`, keep a private snapshot, plan its shards and store the job; send nothing."""
-        from langbatch.pool import judging_executor
-
-        with judging_executor(self._executor, source) as executor:
-            submission = admit(
-                self._store,
-                self.home,
-                self._clock,
-                source,
-                target,
-                _rules(target, skip_invalid, auto_id, split_by_model, gzip),
-                others=others,
-                name=name,
-                new=new,
-                draft=draft,
-                dedupe=dedupe,
-                cache=cache,
-                max_requests_per_shard=max_requests_per_shard,
-                job_id=job_id,
-                budget=Budget.of(max_cost, max_tokens),
-                on_progress=checked(self.on_progress),
-                executor=executor,
-            )
+        submission = admit(
+            self._store,
+            self.home,
+            self._clock,
+            source,
+            target,
+            _rules(target, skip_invalid, auto_id, split_by_model, gzip),
+            others=others,
+            name=name,
+            new=new,
+            draft=draft,
+            dedupe=dedupe,
+            cache=cache,
+            max_requests_per_shard=max_requests_per_shard,
+            job_id=job_id,
+            budget=Budget.of(max_cost, max_tokens),
+            on_progress=checked(self.on_progress),
+            executor=self._executor,
+        )
         self._tell()
         return submission
 

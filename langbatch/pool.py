@@ -1,4 +1,4 @@
-"""Processes that judge large inputs beside this one."""
+"""Python processes of our own that do what they are told."""
 
 from __future__ import annotations
 
@@ -7,20 +7,14 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO, Any, Final, ParamSpec, TypeVar
+from contextlib import suppress
+from typing import IO, Any, Final, ParamSpec, TypeVar, TypeVarTuple
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-#: Below this, or on fewer cores, reading in this process is as quick: starting others takes half a second,
-#: and adding up what they found is a fifth of the work.
-LARGE_BYTES: Final = 512 << 20
-_LEAST_CORES: Final = 3
-_MOST_PROCESSES: Final = 8
+_Ts = TypeVarTuple("_Ts")
 
 _WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from langbatch.pool import serve; serve()"
 _READY: Final = b"\0langbatch is ready\0"
@@ -118,29 +112,3 @@ def serve() -> None:
             answer = False, error
         pickle.dump(answer, answers)
         answers.flush()
-
-
-def processes_for(size_bytes: int, cores: int) -> int:
-    """How many processes an input of this size is worth; 0: it is read in this one."""
-    return 0 if size_bytes < LARGE_BYTES or cores < _LEAST_CORES else min(cores - 1, _MOST_PROCESSES)
-
-
-@contextmanager
-def judging_executor(given: Executor | None, source: Path) -> Iterator[Executor | None]:
-    """The executor that is given, or a pool for as long as the block runs where the input is worth it."""
-    processes = 0
-    # A frozen program's executable is the program itself.
-    if given is None and sys.executable and not getattr(sys, "frozen", False):
-        with suppress(OSError):  # whoever reads it says so
-            processes = processes_for(source.stat().st_size, _usable_cores())
-    if not processes:
-        yield given
-        return
-    with ProcessPool(processes) as pool:
-        yield pool
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,25 +7,21 @@ pass over the whole file gives.
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from langbatch.parallel import in_order
 from langbatch.requests.examine import Agreement, Rules
 from langbatch.requests.judging import Judge, Judged
 from langbatch.requests.lines import InputFile, file_changed, open_input
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
 #: About what a range holds. A worker holds a block of it at a time, and what it found.
 RANGE_BYTES = 4 << 20
-#: As many cores as are kept busy at most: bounds what has been found and waits to be added up.
-_MOST_CORES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +58,17 @@ def judge_ranges(
 ) -> Iterator[Judged]:
     """The findings on all from `start`, where a line begins, in order. Workers open the file as `path`.
 
-    Not much more is under way at once than keeps the machine's cores busy. What a worker that died, or none,
-    was to judge is judged here. Raises `BatchValidationError` where the file changed.
+    Raises `BatchValidationError` where the file changed.
     """
-    most = 2 * min(os.cpu_count() or 1, _MOST_CORES) + 1
-    waiting: deque[tuple[Range, Future[list[Judged] | None] | None]] = deque()
-    try:
-        while start < file.size_bytes or waiting:
-            while start < file.size_bytes and len(waiting) < most:
-                end = file.line_start(min(start + max(range_bytes, 1), file.size_bytes))
-                task = Range(path, file.identity, start, end, rules, agreed)
-                waiting.append((task, _begun(executor, task)))
-                start = end
-            task, future = waiting.popleft()
-            try:
-                found = judge_range(task) if future is None else future.result()
-            except BrokenExecutor:
-                found = judge_range(task)
-            if found is None:
-                raise file_changed()
-            yield from found
-    finally:
-        for _, future in waiting:
-            if future is not None:
-                future.cancel()
 
+    def tasks() -> Iterator[tuple[Range]]:
+        at = start
+        while at < file.size_bytes:
+            end = file.line_start(min(at + max(range_bytes, 1), file.size_bytes))
+            yield (Range(path, file.identity, at, end, rules, agreed),)
+            at = end
 
-def _begun(executor: Executor, task: Range) -> Future[list[Judged] | None] | None:
-    """None where the executor takes nothing (any more): it is broken, or the program is ending."""
-    try:
-        return executor.submit(judge_range, task)
-    except RuntimeError:  # BrokenExecutor is one
-        return None
+    for found in in_order(executor, judge_range, tasks()):
+        if found is None:
+            raise file_changed()
+        yield from found

@@ -60,7 +60,7 @@ class Reading:
     def run(self, executor: Executor | None = None, range_bytes: int = 0) -> None:
         """Read it all; with an executor in ranges of about `range_bytes`, as soon as it is known what the
         lines must have in common."""
-        path = None if executor is None else self._file.real_path()
+        path = self._file.real_path()
         if executor is None or path is None or self._file.packed or self._counted:
             self._read(0, None)
         else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from langbatch.parallel import judging_executor
 from langbatch.records import EndpointKind, OnProgress, Problem
 from langbatch.requests.edits import Editor, edit_line
 from langbatch.requests.examine import KNOWN_URLS, Rules, canonical
@@ -60,17 +61,21 @@ def read_requests(
 
     With an `executor`, ranges of about `range_bytes` are judged by its workers, which must see the file
     under the same path. What is found, and what is copied, is the same to the byte. It pays for large files
-    only; packed files, and lines that get ids by their number, are read in one go all the same.
+    only, which without one are judged by processes where there are cores for them; packed files, and lines
+    that get ids by their number, are read in one go all the same.
     """
-    with open_input(
-        source,
-        gzip=rules.gzip,
-        max_unpacked_bytes=rules.max_unpacked_bytes,
-        max_unpacked_ratio=rules.max_unpacked_ratio,
-    ) as file:
+    with (
+        open_input(
+            source,
+            gzip=rules.gzip,
+            max_unpacked_bytes=rules.max_unpacked_bytes,
+            max_unpacked_ratio=rules.max_unpacked_ratio,
+        ) as file,
+        judging_executor(executor, file.size_bytes) as judges,
+    ):
         prefix = _free_prefix(file, rules) if rules.auto_id else ""
         reading = Reading(file, rules, into, on_progress, prefix)
-        reading.run(executor, range_bytes)
+        reading.run(judges, range_bytes)
         suspects = reading.identities.suspects()
         if suspects is not None:
             _look_again(file, rules, suspects, reading.problems if rules.skip_invalid else [])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from langbatch.parallel import in_order
 from langbatch.results.failures import Failures
 from langbatch.results.pieces import piece_blocks
 from langbatch.results.rows import GarbledRow, Row, ids_in_garbage, quick_success, read_row
 from langbatch.results.skeletons import Shelf
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
 #: About what a range holds; a smaller file is read here, whatever executor there is.
 RANGE_BYTES: Final = 4 << 20
@@ -76,22 +76,17 @@ def facts_of_range(path: Path, max_row_bytes: int, start: int, end: int) -> list
 def facts_in_ranges(
     executor: Executor, file: BinaryIO, path: Path, max_row_bytes: int, range_bytes: int
 ) -> Iterator[list[Fact]]:
-    """As `facts`, read by workers that see the file under the same path. Not much more is under way at once
-    than keeps the machine's cores busy."""
+    """As `facts`, read by workers that see the file under the same path."""
     size = os.fstat(file.fileno()).st_size
-    most = 2 * (os.cpu_count() or 1) + 1
-    waiting: deque[Future[list[Fact]]] = deque()
-    start = 0
-    try:
-        while start < size or waiting:
-            while start < size and len(waiting) < most:
-                end = _row_start(file, min(start + max(range_bytes, 1), size), size)
-                waiting.append(executor.submit(facts_of_range, path, max_row_bytes, start, end))
-                start = end
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+
+    def tasks() -> Iterator[tuple[Path, int, int, int]]:
+        start = 0
+        while start < size:
+            end = _row_start(file, min(start + max(range_bytes, 1), size), size)
+            yield path, max_row_bytes, start, end
+            start = end
+
+    return in_order(executor, facts_of_range, tasks())
 
 
 def _row_start(file: BinaryIO, offset: int, size: int) -> int:

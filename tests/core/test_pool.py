@@ -13,7 +13,8 @@ import pytest
 
 from input_files import AZURE, chat, write
 from langbatch import JobManager
-from langbatch.pool import LARGE_BYTES, ProcessPool, judging_executor, processes_for
+from langbatch.parallel import LARGE_BYTES, judging_executor, processes_for
+from langbatch.pool import ProcessPool
 from langbatch.requests.validation import read_requests
 
 PATIENCE_SECONDS = 60
@@ -123,26 +124,19 @@ def test_large_inputs_are_worth_processes_where_there_are_cores(
     assert processes_for(size_bytes, cores) == processes
 
 
-def test_a_large_input_gets_a_pool_unless_an_executor_is_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_input_gets_a_pool_unless_an_executor_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
-    large = tmp_path / "large"
-    with large.open("wb") as file:
-        file.truncate(LARGE_BYTES)
-    with judging_executor(None, large) as pool:
+    with judging_executor(None, LARGE_BYTES) as pool:
         assert isinstance(pool, ProcessPool)
-        with judging_executor(pool, large) as same:
+        with judging_executor(pool, LARGE_BYTES) as same:
             assert same is pool
-    with judging_executor(None, write(tmp_path, [chat("a")])) as none:
-        assert none is None
-    with judging_executor(None, tmp_path / "missing") as none:
+    with judging_executor(None, LARGE_BYTES - 1) as none:
         assert none is None
 
 
 def test_a_manager_judges_what_is_large_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
-    monkeypatch.setattr("langbatch.pool.LARGE_BYTES", 1)
+    monkeypatch.setattr("langbatch.parallel.LARGE_BYTES", 1)
     path = write(tmp_path, [chat(f"r{number}", "text " * 200) for number in range(6000)])
     manager = JobManager(home=tmp_path / "home")
     assert manager.validate(path) == read_requests(path, AZURE)

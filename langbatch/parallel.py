@@ -1,0 +1,95 @@
+"""Work shared with other processes: when that pays, and how its findings come back in order.
+
+Loads what does it only where there is something to share: every command imports this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+#: Below this, or on fewer cores, reading in this process is as quick: starting others takes half a second,
+#: and adding up what they found is a fifth of the work.
+LARGE_BYTES: Final = 512 << 20
+_LEAST_CORES: Final = 3
+#: As many cores as are kept busy at most: bounds what has been found and waits to be added up.
+_MOST_CORES: Final = 8
+
+
+def in_order(
+    executor: Executor, function: Callable[[Unpack[_Ts]], _T], tasks: Iterable[tuple[*_Ts]]
+) -> Iterator[_T]:
+    """What the function makes of each task's arguments, in their order.
+
+    Not much more is under way at once than keeps the machine's cores busy. What a worker that died, or none,
+    was to do is done here.
+    """
+    from concurrent.futures import BrokenExecutor
+
+    most = 2 * min(os.cpu_count() or 1, _MOST_CORES) + 1
+    waiting: deque[tuple[tuple[*_Ts], Future[_T]]] = deque()
+    coming = iter(tasks)
+    try:
+        while True:
+            for task in islice(coming, most - len(waiting)):
+                waiting.append((task, _begun(executor, function, task)))
+            if not waiting:
+                return
+            task, future = waiting.popleft()
+            try:
+                found = future.result()
+            except BrokenExecutor:
+                found = function(*task)
+            yield found
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _begun(executor: Executor, function: Callable[[Unpack[_Ts]], _T], task: tuple[*_Ts]) -> Future[_T]:
+    from concurrent.futures import BrokenExecutor, Future
+
+    try:
+        return executor.submit(function, *task)
+    except RuntimeError as error:  # it is broken, or the program is ending
+        refused: Future[_T] = Future()
+        refused.set_exception(BrokenExecutor(str(error)))
+        return refused
+
+
+def processes_for(size_bytes: int, cores: int) -> int:
+    """How many processes an input of this size is worth; 0: it is read in this one."""
+    return 0 if size_bytes < LARGE_BYTES or cores < _LEAST_CORES else min(cores - 1, _MOST_CORES)
+
+
+@contextmanager
+def judging_executor(given: Executor | None, size_bytes: int) -> Iterator[Executor | None]:
+    """The executor that is given, or a pool for as long as the block runs where the input is worth it."""
+    processes = 0
+    # A frozen program's executable is the program itself.
+    if given is None and sys.executable and not getattr(sys, "frozen", False):
+        processes = processes_for(size_bytes, _usable_cores())
+    if not processes:
+        yield given
+        return
+    from langbatch.pool import ProcessPool
+
+    with ProcessPool(processes) as pool:
+        yield pool
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
