@@ -51,6 +51,24 @@ class Verdict:
     unknown_keys: tuple[str, ...]
 
 
+@dataclass(slots=True)
+class Lines:
+    """Lines that are to be taken, and what is told of those that were.
+
+    They end at a newline, the last at `end`; none longer than `longest` is taken. `is_utf8`: whether all of
+    them are known to be proper UTF-8. `tokens` are the ids of those taken, `starts` the places behind them,
+    `inputs` their inputs, where these are counted.
+    """
+
+    text: bytes
+    end: int
+    longest: int
+    tokens: list[bytes]
+    starts: list[int]
+    inputs: list[int] | None
+    is_utf8: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """A tail around one value that varies: the bytes before and behind it.
@@ -135,28 +153,13 @@ class Express:
                 self._settings.clear()
             self._setting = self._settings[begins] = opening, len(opening), behind, len(behind)
 
-    def run(
-        self,
-        text: bytes,
-        at: int,
-        end: int,
-        longest: int,
-        starts: list[int],
-        tokens: list[bytes],
-        inputs: list[int] | None,
-        *,
-        is_utf8: bool,
-    ) -> int:
-        """Take lines from `at` on, up to the first that does not fit; where that begins.
-
-        `tokens` get the ids of the lines taken, `starts` the place behind each, `inputs` their inputs.
-        Lines end at a newline, the last at `end`; none longer than `longest` is taken. `is_utf8`: whether
-        all of them are known to be proper UTF-8.
-        """
+    def run(self, lines: Lines, at: int) -> int:
+        """Take lines from `at` on, up to the first that does not fit; where that begins."""
+        starts, tokens, inputs = lines.starts, lines.tokens, lines.inputs
         taken, begun = len(tokens), len(starts)
         if not self._careful:
             learnt = self._settings.copy(), self._setting
-            stop, messages = self._take(text, at, end, longest, starts, tokens, inputs, is_utf8)
+            stop, messages = self._take(lines, at)
             ids = b"".join(tokens[taken:]).translate(None, _PLAIN)
             if self._together.passed(messages) and ids == _QUOTES * (len(tokens) - taken):
                 return stop
@@ -166,30 +169,22 @@ class Express:
             del tokens[taken:], starts[begun:]
             if inputs is not None:
                 del inputs[taken:]
-        stop, _ = self._take(text, at, end, longest, starts, tokens, inputs, is_utf8)
+        stop, _ = self._take(lines, at)
         self._careful = max(0, self._careful - len(tokens) + taken)
         return stop
 
-    def _take(
-        self,
-        text: bytes,
-        at: int,
-        end: int,
-        longest: int,
-        starts: list[int],
-        tokens: list[bytes],
-        inputs: list[int] | None,
-        is_utf8: bool,
-    ) -> tuple[int, int]:
+    def _take(self, lines: Lines, at: int) -> tuple[int, int]:
         """As `run`. If not `_careful`, ids may hold any letter, and of the messages decoded, whose number is
         the second value, `_together` knows whether they pass."""
         # Looked up once: this loop runs for every line that there is. A slice compared is quicker than
         # `startswith` from a place on.
+        text, end, longest = lines.text, lines.end, lines.longest
+        starts, tokens, inputs = lines.starts, lines.tokens, lines.inputs
         find, rfind, view = text.find, text.rfind, memoryview(text)
         start, middle, longest_id, most_inputs = self.start, self.middle, self.longest_id, self.most_inputs
         start_bytes, middle_bytes, id_bytes = len(start), len(middle), self._id_bytes
         careful, count_inputs = bool(self._careful), self.shape.count
-        decode_text = _pass_over_text if is_utf8 else _decode_text
+        decode_text = _pass_over_text if lines.is_utf8 else _decode_text
         decode = self.shape.decode if careful else self._together.decode
         settings, others = self._settings, self._others
         opening, opening_bytes, behind, behind_bytes = self._setting

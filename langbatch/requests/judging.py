@@ -25,7 +25,7 @@ from langbatch.requests.examine import (
     examine,
     too_large,
 )
-from langbatch.requests.express import Verdict
+from langbatch.requests.express import Lines, Verdict
 from langbatch.requests.lane import Lane
 from langbatch.requests.lines import Block
 from langbatch.requests.suspicion import look_through
@@ -147,10 +147,11 @@ class Judge:
         """Judge the lines where they stand in the text. Lengths with newline."""
         text, size, tokens, lane = block.text, block.size, found.tokens, self._lane
         starts = [0]
+        lines = Lines(text, size, self._longest, tokens, starts, inputs, is_utf8)
         at = 0
         while at < size:
             before = len(tokens)
-            at = lane.run(text, at, size, self._longest, starts, tokens, inputs, is_utf8=is_utf8)
+            at = lane.run(lines, at)
             if taken := len(tokens) - before:
                 _note(found.runs, lane.last, len(starts) - 1 - taken, taken)
                 continue

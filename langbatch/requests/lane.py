@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 from langbatch.requests.examine import KNOWN_URLS, Agreement, Examined, Rules
-from langbatch.requests.express import Express, Gap, Verdict
+from langbatch.requests.express import Express, Gap, Lines, Verdict
 from langbatch.requests.frames import UNREADABLE, FrameShelf, body_place, frame_of
 from langbatch.requests.shapes import SHAPES, BodyShape, Unfit, sound
 
@@ -81,37 +81,26 @@ class Lane:
 
     def accept(self, line: bytes) -> bytes | None:
         """The line's canonical custom_id token, or None if only `examine` can tell."""
-        tokens: list[bytes] = []
-        inputs: list[int] = []
         text = line + b"\n"
-        self.run(text, 0, len(text), len(line), [], tokens, inputs)
-        if tokens:
+        inputs: list[int] = []
+        lines = Lines(text, len(text), len(line), [], [], inputs)
+        self.run(lines, 0)
+        if lines.tokens:
             self.inputs = inputs[0]
-            return tokens[0]
+            return lines.tokens[0]
         return self.accept_framed(line)
 
-    def run(
-        self,
-        text: bytes,
-        at: int,
-        end: int,
-        longest: int,
-        starts: list[int],
-        tokens: list[bytes],
-        inputs: list[int] | None,
-        *,
-        is_utf8: bool = False,
-    ) -> int:
+    def run(self, lines: Lines, at: int) -> int:
         """Take lines from `at` on by the express, as `Express.run` does. They have one verdict, `last`."""
         express = self._express
         if express is None:
             return at
-        taken = len(tokens)
-        at = express.run(text, at, end, longest, starts, tokens, inputs, is_utf8=is_utf8)
-        if express.verdict is not None and len(tokens) > taken:
+        taken = len(lines.tokens)
+        at = express.run(lines, at)
+        if express.verdict is not None and len(lines.tokens) > taken:
             self.last = express.verdict
             self._missed = 0
-        if at < end and express.near:
+        if at < lines.end and express.near:
             # Not the express's fault: such a line must not have it laid anew when `accept_framed` counts it.
             self._missed = max(-1, self._missed - 1)
         return at
