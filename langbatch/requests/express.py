@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from langbatch.requests.frames import UNREADABLE
-from langbatch.requests.shapes import BodyShape, Together, Unfit
+from langbatch.requests.prompts import Prompts, Unfit
+from langbatch.requests.shapes import BodyShape
 
 #: Prompts between two attempts to find out what they have in common, where they have little; and lines that
 #: are taken one by one after some in a row did not pass together.
@@ -127,10 +128,10 @@ class Express:
     _patience: int = 4
     #: Lines still to be taken one by one.
     _careful: int = 0
-    _together: Together = field(init=False)
+    _prompts: Prompts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._together = self.shape.together()
+        self._prompts = self.shape.prompts()
 
     def learn_setting(self, prompt: bytes) -> None:
         """Take the bytes around the last text of a sound prompt whose inputs are not counted.
@@ -161,7 +162,7 @@ class Express:
             learnt = self._settings.copy(), self._setting
             stop, messages = self._take(lines, at)
             ids = b"".join(tokens[taken:]).translate(None, _PLAIN)
-            if self._together.passed(messages) and ids == _QUOTES * (len(tokens) - taken):
+            if self._prompts.passed(messages) and ids == _QUOTES * (len(tokens) - taken):
                 return stop
             # Perhaps taught by a line that did not pass.
             self._settings, self._setting = learnt
@@ -175,7 +176,7 @@ class Express:
 
     def _take(self, lines: Lines, at: int) -> tuple[int, int]:
         """As `run`. If not `_careful`, ids may hold any letter, and of the messages decoded, whose number is
-        the second value, `_together` knows whether they pass."""
+        the second value, `_prompts` knows whether they pass."""
         # Looked up once: this loop runs for every line that there is. A slice compared is quicker than
         # `startswith` from a place on.
         text, end, longest = lines.text, lines.end, lines.longest
@@ -185,7 +186,7 @@ class Express:
         start_bytes, middle_bytes, id_bytes = len(start), len(middle), self._id_bytes
         careful, count_inputs = bool(self._careful), self.shape.count
         decode_text = _pass_over_text if lines.is_utf8 else _decode_text
-        decode = self.shape.decode if careful else self._together.decode
+        decode, decode_carefully = self._prompts.decode, self._prompts.inputs
         settings, others = self._settings, self._others
         opening, opening_bytes, behind, behind_bytes = self._setting
         tails, gap, tail_bytes, other_bytes = self.tails, self.gap, self._tail_bytes, self._other_bytes
@@ -250,12 +251,16 @@ class Express:
                         known = False
             if not known:
                 try:
-                    decoded = decode(view[prompt_at:tail_at])
-                    if count_inputs is not None:
-                        number = count_inputs(decoded)
+                    if careful:
+                        number = decode_carefully(view[prompt_at:tail_at])
+                    else:
+                        decoded = decode(view[prompt_at:tail_at])
+                        if count_inputs is not None:
+                            number = count_inputs(decoded)
+                        elif decoded.__class__ is list:
+                            messages += len(decoded)
                 except (*UNREADABLE, Unfit):
                     break
-                messages += len(decoded)
                 others -= 1
                 if not others:
                     # The less often the less it helps.

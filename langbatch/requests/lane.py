@@ -17,7 +17,8 @@ from typing import Any
 from langbatch.requests.examine import KNOWN_URLS, Agreement, Examined, Rules
 from langbatch.requests.express import Express, Gap, Lines, Verdict
 from langbatch.requests.frames import UNREADABLE, FrameShelf, body_place, frame_of
-from langbatch.requests.shapes import SHAPES, BodyShape, Unfit, sound
+from langbatch.requests.prompts import Prompts, Unfit
+from langbatch.requests.shapes import SHAPES, BodyShape, sound
 
 #: A value that was different this often is no longer looked up but judged each time (seeds, user names).
 _VARIES_FROM = 32
@@ -42,6 +43,10 @@ class _Plan:
     known: dict[bytes, Verdict] = field(default_factory=dict)
     values: dict[str, set[int]] = field(default_factory=dict)
     pick: Callable[[list[Any]], tuple[Any, ...]] = tuple
+    prompts: Prompts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prompts = self.shape.prompts()
 
     def settle(self) -> None:
         self.pick = itemgetter(*self.steady.values())
@@ -127,7 +132,7 @@ class Lane:
                 return None
         self.inputs = 1
         if plan.main_place is not None:
-            self.inputs = _count_inputs(plan.shape, pieces[plan.main_place])
+            self.inputs = _count_inputs(plan, pieces[plan.main_place])
             if not 0 < self.inputs <= self._most_inputs:
                 return None
             self._missed += 1
@@ -252,10 +257,10 @@ def _fits(shape: BodyShape, name: str, value: bytes) -> bool:
     return sound(value) and shape.fault(key, value) is None
 
 
-def _count_inputs(shape: BodyShape, value: Any) -> int:
+def _count_inputs(plan: _Plan, value: Any) -> int:
     """How many inputs the prompt has; 0 where the quick way cannot vouch for it."""
     try:
-        return shape.quick(value)
+        return plan.prompts.inputs(value)
     except (*UNREADABLE, Unfit):
-        raw = bytes(value)
+        raw, shape = bytes(value), plan.shape
         return shape.inputs(raw) if sound(raw) and shape.fault(shape.main, raw) is None else 0

@@ -8,21 +8,18 @@ any size pass without becoming floats.
 
 from __future__ import annotations
 
-import itertools
 import json
-import operator
 import re
-import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from langbatch.records import EndpointKind
 from langbatch.requests.jsonscan import MAX_DEPTH
+from langbatch.requests.prompts import Messages, Prompts, Role, Unfit
 
 _JSON_TYPES: Mapping[int, str] = {
     **dict.fromkeys(b"-0123456789", "number"),
@@ -41,23 +38,7 @@ def json_type(value: bytes) -> str:
 
 # ---------------------------------------------------------------- deeper shapes
 
-_Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _Object = dict[str, Raw]
-
-
-class _Text:
-    """Stands for a string that was decoded, counted and dropped."""
-
-
-class _RoleName(_Text):
-    """As `_Text`, for one of the roles."""
-
-
-class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """Nothing but text: decoding into this proves depth, numbers and UTF-8 on the way."""
-
-    role: _RoleName
-    content: _Text
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -66,7 +47,7 @@ class _Part(msgspec.Struct, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
-    role: _Role
+    role: Role
     content: str | list[_Part] | UnsetType | None = UNSET
     name: str | None = None
     tool_calls: list[_Object] | None = None
@@ -107,115 +88,6 @@ _Texts = str | Annotated[_Tokens, Meta(min_length=1)]
 _Decode = Callable[[Any], Any]
 _decode_any: _Decode = msgspec.json.Decoder().decode
 _decode_texts: _Decode = msgspec.json.Decoder(_Texts).decode
-
-
-class Unfit(Exception):
-    """Raised by the checks below: the place inside the value, and what is wrong there."""
-
-    def __init__(self, where: str, what: str) -> None:
-        super().__init__(what)
-        self.where = where
-        self.what = what
-
-
-_ROLES = frozenset(get_args(_Role))
-_ANY_TEXT = _RoleName()
-#: Called once for each value of a plain message that is decoded. Threads share it: what one of them counts
-#: meanwhile can make another's messages seem to repeat a key, never hide that they do.
-_count: Callable[[], int] = itertools.count().__next__
-
-
-def _count_text(kind: type[_Text], value: object) -> _Text:
-    if value.__class__ is str and (kind is _Text or value in _ROLES):
-        _count()
-        return _ANY_TEXT
-    raise ValueError("not the text of a plain message")
-
-
-_Messages = Annotated[list[_PlainMessage], Meta(min_length=1)]
-_decode_messages: _Decode = msgspec.json.Decoder(_Messages, dec_hook=_count_text).decode
-_decode_input: _Decode = msgspec.json.Decoder(str | _Messages, dec_hook=_count_text).decode
-
-
-class Together:
-    """Decodes prompts one after another; whether they pass is known for all of them at once."""
-
-    def __init__(self, decode: _Decode) -> None:
-        self.decode = decode
-
-    def passed(self, messages: int) -> bool:
-        """Whether the prompts, `messages` together, are sound and well shaped. Begins anew."""
-        return True
-
-
-class _Kept(type):
-    """Makes `deque.insert` a decoder's hook, which takes a type and a value and returns one of that type: the
-    type counts as a place, and the None that comes back as one of the type.
-
-    A hook in Python takes as long as all the decoding.
-    """
-
-    __instancecheck__ = operator.not_  # type: ignore[assignment]  # a builtin is given the instance alone
-
-
-class _First(_Kept):
-    __index__ = (0).__index__
-
-
-class _Last(_Kept):
-    __index__ = sys.maxsize.__index__
-
-
-class _KeptRole(metaclass=_First):
-    """Stands for a value that was decoded and put before all others."""
-
-
-class _KeptText(metaclass=_Last):
-    """Stands for a value that was decoded and put behind all others."""
-
-
-class _KeptMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    role: _KeptRole
-    content: _KeptText
-
-
-class _MessagesTogether(Together):
-    """As `_decode_plain`."""
-
-    def __init__(self) -> None:
-        self._values: deque[Any] = deque()
-        hook: Any = self._values.insert
-        messages = Annotated[list[_KeptMessage], Meta(min_length=1)]
-        super().__init__(msgspec.json.Decoder(messages, dec_hook=hook).decode)
-
-    def passed(self, messages: int) -> bool:
-        values = list(self._values)
-        self._values.clear()
-        # Each message has both members. msgspec drops the first value of two equal keys without a word, but
-        # has decoded it. What it decoded of a prompt before it gave up is here, too.
-        if len(values) != 2 * messages:
-            return False
-        try:
-            return _ROLES.issuperset(values[:messages]) and set(map(type, values[messages:])) <= {str}
-        except TypeError:
-            return False  # a role that is an array
-
-
-def _decode_plain(value: Any) -> list[_PlainMessage]:
-    before = _count()
-    messages: list[_PlainMessage] = _decode_messages(value)
-    # msgspec drops the first value of two equal keys without a word, but it has decoded it.
-    if _count() - before - 1 != 2 * len(messages):
-        raise Unfit("", "may repeat a key")
-    return messages
-
-
-def _decode_plain_input(value: Any) -> str | list[_PlainMessage]:
-    before = _count()
-    said: str | list[_PlainMessage] = _decode_input(value)
-    if not isinstance(said, str) and _count() - before - 1 != 2 * len(said):
-        raise Unfit("", "may repeat a key")
-    return said
 
 
 def _decoded(type_: Any) -> Callable[[bytes], Any]:
@@ -312,26 +184,21 @@ _SAMPLING: Mapping[str, tuple[str, ...]] = {
 class BodyShape:
     """One kind's fields. `main` carries the prompt; `instead` may stand in its place.
 
-    `decode` decodes `main` in one go and raises unless that, with `count` where there is one, proves the
-    value sound and well shaped. `count` says how many inputs the call has.
+    `prompt` is the type of `main` that decoding in one go proves sound and well shaped, with `count` where
+    there is one, which says how many inputs the call has.
     """
 
     kind: EndpointKind
     main: str
     fields: Mapping[str, tuple[str, ...]]
-    decode: Callable[[Any], Any]
+    prompt: Any
     deeper: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
     instead: tuple[str, ...] = ()
     count: Callable[[Any], int] | None = None
 
-    def together(self) -> Together:
-        """As `decode`, for many prompts."""
-        return _MessagesTogether() if self.decode is _decode_plain else Together(self.decode)
-
-    def quick(self, value: Any) -> int:
-        """Decode `main`; how many inputs the call has. Raises where that proves too little."""
-        decoded = self.decode(value)
-        return 1 if self.count is None else self.count(decoded)
+    def prompts(self) -> Prompts:
+        """What decodes `main`, for one thread."""
+        return Prompts(self.prompt, self.count)
 
     def fault(self, key: str, value: bytes) -> str | None:
         """What is wrong with a sound JSON value as the body's `key`; None if nothing is."""
@@ -407,7 +274,7 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
             "verbosity": _STRING,
             "web_search_options": _OBJECT,
         },
-        decode=_decode_plain,
+        prompt=Messages,
         deeper={
             "messages": _messages,
             "tools": _chat_tools,
@@ -428,7 +295,7 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
             "encoding_format": _STRING,
             "input_type": _STRING,
         },
-        decode=_decode_texts,
+        prompt=_Texts,
         count=_count_texts,
         deeper={"input": _input_texts},
     ),
@@ -452,7 +319,7 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
             "tools": _ARRAY,
             "truncation": _STRING,
         },
-        decode=_decode_plain_input,
+        prompt=str | Messages,
         deeper={"input": _read_items, "tools": _decoded(list[_Tool] | None)},
         # A stored prompt or an earlier turn can be all there is.
         instead=("prompt", "previous_response_id", "conversation"),
@@ -469,7 +336,7 @@ SHAPES: Mapping[EndpointKind, BodyShape] = {
             "logprobs": _NUMBER,
             "suffix": _STRING,
         },
-        decode=_decode_texts,
+        prompt=_Texts,
         count=_count_texts,
         deeper={"prompt": _texts, "stop": _decoded(str | list[str] | None)},
     ),
