@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 from langbatch import failpoints
 from langbatch.errors import BatchResultsError, BatchStorageError
+from langbatch.writeback import WritebackFile
 
 #: What a killed process leaves behind begins with this, beside the file that was to be.
 TEMPORARY_PREFIX: Final = ".langbatch-tmp-"
@@ -33,12 +34,12 @@ def publishing(path: Path, mode: int = 0o600, *, replace: bool = True) -> Iterat
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600)
     try:
-        with open(descriptor, "w+b", buffering=_BUFFER_BYTES) as handle:
+        with WritebackFile(descriptor, _BUFFER_BYTES) as handle:
             yield handle
             handle.flush()
             os.fchmod(descriptor, mode)
             with failpoints.around("fsync"):
-                os.fsync(descriptor)
+                handle.sync()
         _refuse_odd_target(path, replace=replace)
         if replace:
             with failpoints.around("rename"):

@@ -19,18 +19,19 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import BufferedRandom, BufferedReader
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from struct import unpack
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from langbatch import failpoints
 from langbatch.errors import BatchStorageError
 from langbatch.publish import private_folder, sync_folder
+from langbatch.writeback import WritebackFile
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -68,7 +69,7 @@ class SnapshotWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, IO[bytes]] = {}
+        self._files: dict[str, WritebackFile] = {}
         self._own_digest: _Hash | None = None
         self._total = 0
         self._bytes = 0
@@ -163,7 +164,7 @@ class SnapshotWriter:
             for file in self._files.values():
                 file.flush()
                 with failpoints.around("fsync"):
-                    os.fsync(file.fileno())
+                    file.sync()
                 file.close()
             self._files.clear()
             sync_folder(self._folder)
@@ -194,14 +195,14 @@ class SnapshotWriter:
         if self.written is None:
             self.discard()
 
-    def _open(self, name: str) -> IO[bytes]:
+    def _open(self, name: str) -> WritebackFile:
         file = self._files.get(name)
         if file is None:
             with _storage(self._folder):
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(self._folder / name, flags, 0o600)
                 os.fchmod(descriptor, 0o600)
-                file = self._files[name] = os.fdopen(descriptor, "w+b", buffering=_BLOCK_BYTES)
+                file = self._files[name] = WritebackFile(descriptor, _BLOCK_BYTES)
         return file
 
 
@@ -322,7 +323,7 @@ class Snapshot:
                 yield self._entries(file, _INDEX_ENTRY_BYTES * entries)
                 count -= entries
 
-    def _entries(self, file: BufferedReader | BufferedRandom, size: int) -> array[int]:
+    def _entries(self, file: BufferedReader | WritebackFile, size: int) -> array[int]:
         data = file.read(size)
         if len(data) != size:
             raise BatchStorageError(
