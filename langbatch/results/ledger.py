@@ -19,7 +19,8 @@ import msgspec
 from langbatch.errors import BatchResultsError
 from langbatch.records import Outcome
 from langbatch.results.facts import OVERSIZED, Fact
-from langbatch.results.rows import Row, UsageSum, read_row
+from langbatch.results.rows import Row, read_row
+from langbatch.results.usage import UsageSum
 
 #: Rows without success that are remembered as they were read, so that they are not read twice. More of
 #: them, or longer ones, are read again: memory stays flat.

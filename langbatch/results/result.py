@@ -20,7 +20,7 @@ from langbatch.results.answers import (
     read_answer,
     was_refused,
 )
-from langbatch.results.rows import read_usage
+from langbatch.results.usage import read_usage
 
 if TYPE_CHECKING:
     from typing import Self

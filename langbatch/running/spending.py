@@ -17,7 +17,7 @@ from langbatch.money.pricing import price_of_answers
 from langbatch.records import Attempt, Usage
 from langbatch.results.join import JoinReport
 from langbatch.results.pieces import MAX_ROW_BYTES
-from langbatch.results.rows import UsageSum
+from langbatch.results.usage import UsageSum
 from langbatch.running.step import Step
 
 _PARTS: tuple[Part, ...] = ("output", "error")
