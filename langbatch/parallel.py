@@ -25,6 +25,8 @@ LARGE_BYTES: Final = 512 << 20
 _LEAST_CORES: Final = 3
 #: As many cores as are kept busy at most: bounds what has been found and waits to be added up.
 _MOST_CORES: Final = 8
+#: Tasks under way beyond two for each core: what is done here while the first workers start.
+_SPARE: Final = 4
 
 
 def in_order(
@@ -32,12 +34,13 @@ def in_order(
 ) -> Iterator[_T]:
     """What the function makes of each task's arguments, in their order.
 
-    Not much more is under way at once than keeps the machine's cores busy. What a worker that died, or none,
-    was to do is done here.
+    Not much more is under way at once than keeps the machine's cores busy. This process helps: while the
+    next finding is being made elsewhere, it does what nobody has begun. So it does what a worker that died,
+    or none, was to do.
     """
     from concurrent.futures import BrokenExecutor
 
-    most = 2 * min(os.cpu_count() or 1, _MOST_CORES) + 1
+    most = 2 * min(os.cpu_count() or 1, _MOST_CORES) + _SPARE
     waiting: deque[tuple[tuple[*_Ts], Future[_T]]] = deque()
     coming = iter(tasks)
     try:
@@ -46,6 +49,8 @@ def in_order(
                 waiting.append((task, _begun(executor, function, task)))
             if not waiting:
                 return
+            while not waiting[0][1].done() and _help(function, waiting):
+                pass
             task, future = waiting.popleft()
             try:
                 found = future.result()
@@ -55,6 +60,22 @@ def in_order(
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _help(function: Callable[[Unpack[_Ts]], _T], waiting: deque[tuple[tuple[*_Ts], Future[_T]]]) -> bool:
+    """Do here the first that nobody has begun; whether there was one."""
+    from concurrent.futures import Future
+
+    for place, (task, future) in enumerate(waiting):
+        if future.cancel():
+            done: Future[_T] = Future()
+            try:
+                done.set_result(function(*task))
+            except Exception as error:  # noqa: BLE001 - raised when it is its turn, as any worker's
+                done.set_exception(error)
+            waiting[place] = (task, done)
+            return True
+    return False
 
 
 def _begun(executor: Executor, function: Callable[[Unpack[_Ts]], _T], task: tuple[*_Ts]) -> Future[_T]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from typing import IO, Any, Final, ParamSpec, TypeVar, TypeVarTuple
+from typing import IO, Any, Final, ParamSpec, TypeVar
+
+from langbatch.pool_worker import READY
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 
-_WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from langbatch.pool import serve; serve()"
-_READY: Final = b"\0langbatch is ready\0"
+_WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from langbatch.pool_worker import serve; serve()"
+#: Tasks that a process has at once: the next is there when it ends one, however busy this process is.
+_TASKS_AT_ONCE: Final = 2
+#: Room for answers that this process has no time to read yet, where the system gives it.
+_PIPE_BYTES: Final = 1 << 20
 
 
 class ProcessPool(Executor):
@@ -25,90 +32,137 @@ class ProcessPool(Executor):
 
     Unlike those of `multiprocessing` they need no guard in the caller's script, which they do not run anew,
     do not share its memory or locks, do not hear its Ctrl-C, and end with it whatever ends it. A process that
-    dies, or cannot be started, shows as `BrokenExecutor` in the future of what it was to do.
+    dies, or cannot be started, shows as `BrokenExecutor` in the futures of what it was to do.
     """
 
     def __init__(self, processes: int) -> None:
-        self._local = threading.local()
-        self._workers: list[subprocess.Popen[bytes]] = []
-        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="langbatch-pool")
+        self._lock = threading.Lock()
+        self._ended = False
+        self._waiting: deque[tuple[Future[Any], bytes]] = deque()
+        self._workers: list[_Worker] = []
+        for _ in range(processes):
+            with suppress(OSError):
+                self._workers.append(_Worker(self._listen))
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        return self._threads.submit(self._run, fn, args, kwargs)
+        task = pickle.dumps((fn, args, kwargs))
+        future: Future[_T] = Future()
+        with self._lock:
+            if self._ended:
+                raise RuntimeError("the pool has ended")
+            self._waiting.append((future, task))
+        self._hand_out()
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+        with self._lock:
+            self._ended = True
+            waiting = [future for future, _ in self._waiting]
+            begun = [future for worker in self._workers for future in worker.begun]
+        if cancel_futures:
+            for future in waiting:
+                future.cancel()
+        if wait:
+            wait_for(waiting + begun)
         for worker in self._workers:
-            # It has nothing to finish. The end of its input alone might not reach it: a fork of this process
-            # may hold that open, too.
+            worker.end()
+
+    def _hand_out(self) -> None:
+        """Give what waits to processes that have time."""
+        refused: list[Future[Any]] = []
+        with self._lock:
+            while self._waiting:
+                able = [worker for worker in self._workers if worker.able]
+                worker = min(able, key=lambda worker: len(worker.begun), default=None)
+                if worker is not None and len(worker.begun) >= _TASKS_AT_ONCE:
+                    break
+                future, task = self._waiting.popleft()
+                if not future.set_running_or_notify_cancel():
+                    continue
+                if worker is None:
+                    refused.append(future)
+                else:
+                    worker.begin(future, task)
+        _break(refused)
+
+    def _listen(self, worker: _Worker) -> None:
+        """Take the answers of a process; in a thread of its own."""
+        try:
+            worker.wait_until_ready()
+            while True:
+                succeeded, result = worker.answer()
+                with self._lock:
+                    future = worker.begun.popleft()
+                self._hand_out()
+                if succeeded:
+                    future.set_result(result)
+                else:
+                    future.set_exception(result)
+        except Exception:  # noqa: BLE001 - it is gone, or its answer cannot be read, which leaves it out of step
+            with self._lock:
+                worker.able = False
+                broken = list(worker.begun)
+                worker.begun.clear()
             worker.kill()
-            for stream in (worker.stdin, worker.stdout):
-                assert stream is not None
-                with suppress(OSError):
-                    stream.close()
-            worker.wait()
-
-    def _run(self, function: Any, arguments: Any, named: Any) -> Any:
-        worker = self._worker()
-        try:
-            assert worker.stdin is not None
-            assert worker.stdout is not None
-            pickle.dump((function, arguments, named), worker.stdin)
-            worker.stdin.flush()
-            succeeded, result = pickle.load(worker.stdout)
-        except Exception as error:
-            worker.kill()  # an answer that cannot be read leaves it out of step
-            raise BrokenExecutor("a process that judges lines is gone") from error
-        if not succeeded:
-            raise result
-        return result
-
-    def _worker(self) -> subprocess.Popen[bytes]:
-        """This thread's process, started when it is first needed."""
-        worker: subprocess.Popen[bytes] | None = getattr(self._local, "worker", None)
-        if worker is None:
-            try:
-                worker = subprocess.Popen(
-                    # Modules are found where they are found here, and nowhere else.
-                    [sys.executable, "-c", _WORKER, *(place or os.getcwd() for place in sys.path)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise BrokenExecutor("no process can be started that judges lines") from error
-            self._local.worker = worker
-            self._workers.append(worker)
-            _wait_until_ready(worker.stdout)
-        return worker
+            _break(broken)
+            self._hand_out()
 
 
-def _wait_until_ready(answers: IO[bytes] | None) -> None:
-    """Past whatever was printed while Python started: a site's own customs, for example."""
-    assert answers is not None
-    seen = b""
-    while not seen.endswith(_READY):
-        byte = answers.read(1)
-        if not byte:
-            raise BrokenExecutor("a process that judges lines has ended at once")
-        seen = seen[-len(_READY) :] + byte
+def _break(futures: list[Future[Any]]) -> None:
+    for future in futures:
+        future.set_exception(BrokenExecutor("a process of the pool is gone, or could not be started"))
 
 
-def serve() -> None:
-    """A process of the pool: does what it is told on standard input, until that ends."""
-    tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a function prints is no answer
-    answers.write(_READY)
-    answers.flush()
-    while True:
-        try:
-            function, arguments, named = pickle.load(tasks)
-        except EOFError:
-            return
-        try:
-            answer = True, function(*arguments, **named)
-        except Exception as error:  # noqa: BLE001 - the caller's, as from any executor
-            answer = False, error
-        pickle.dump(answer, answers)
-        answers.flush()
+class _Worker:
+    """A process, and the futures of what it was given and has not answered, in their order."""
+
+    def __init__(self, listen: Callable[[_Worker], None]) -> None:
+        self.begun: deque[Future[Any]] = deque()
+        self.able = True
+        self._process = subprocess.Popen(
+            # Modules are found where they are found here, and nowhere else.
+            [sys.executable, "-c", _WORKER, *(place or os.getcwd() for place in sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._tasks: IO[bytes] = self._process.stdin
+        self._answers: IO[bytes] = self._process.stdout
+        with suppress(OSError, AttributeError):
+            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._listener = threading.Thread(target=listen, args=(self,), name="langbatch-pool", daemon=True)
+        self._listener.start()
+
+    def begin(self, future: Future[Any], task: bytes) -> None:
+        self.begun.append(future)
+        with suppress(OSError):  # whoever listens to it hears that it is gone
+            self._tasks.write(task)
+            self._tasks.flush()
+
+    def wait_until_ready(self) -> None:
+        seen = b""
+        while not seen.endswith(READY):
+            byte = self._answers.read(1)
+            if not byte:
+                raise EOFError
+            seen = seen[-len(READY) :] + byte
+
+    def answer(self) -> tuple[bool, Any]:
+        found: tuple[bool, Any] = pickle.load(self._answers)
+        return found
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
+        # It has nothing to finish. The end of its input alone might not reach it: a fork of this process may
+        # hold that open, too.
+        self.kill()
+        self._listener.join()
+        for stream in (self._tasks, self._answers):
+            with suppress(OSError):
+                stream.close()
+        self._process.wait()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from langbatch.parallel import in_order
 from langbatch.results.failures import Failures
-from langbatch.results.pieces import piece_blocks
+from langbatch.results.pieces import MAX_ROW_BYTES, piece_blocks
 from langbatch.results.rows import GarbledRow, Row, ids_in_garbage, quick_success, read_row
-from langbatch.results.skeletons import Shelf
+from langbatch.results.skeletons import PlainRows, Shelf
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -27,24 +28,39 @@ Fact = tuple[int, int, str | tuple[str, ...], int, bytes | None, Row | None]
 OVERSIZED: Final = 1
 
 
-def facts(file: BinaryIO, max_row_bytes: int, start: int = 0, end: int | None = None) -> Iterator[list[Fact]]:
-    """The facts of all rows, or of those between two places where rows begin, in order, many at a time."""
+def facts(
+    file: BinaryIO, max_row_bytes: int, start: int = 0, end: int | None = None, *, by_columns: bool = True
+) -> Iterator[list[Fact] | PlainRows]:
+    """The facts of all rows, or of those between two places where rows begin, in order, many at a time.
+
+    `PlainRows` only `by_columns`.
+    """
     shelf, failures = Shelf(), Failures()
-    for offset, parts, oversized_bytes in piece_blocks(file, max_row_bytes, start, end):
+    for offset, text, oversized_bytes in piece_blocks(file, max_row_bytes, start, end):
         if oversized_bytes:
-            yield [(offset, oversized_bytes, ids_in_garbage(parts[0]), OVERSIZED, None, None)]
+            yield [(offset, oversized_bytes, ids_in_garbage(text), OVERSIZED, None, None)]
             continue
-        for text in parts:
-            found: list[Fact] = []
-            cut = shelf.cut(text)
-            at, size = 0, len(text)
-            while (at := shelf.run(cut, text, at, offset, found.append)) < size:
-                newline = text.find(b"\n", at)
-                end_of_row = newline + 1 if newline >= 0 else size
-                found += _facts_of_row(text[at:end_of_row], offset + at, shelf, failures)
-                at = end_of_row
-            yield found
-            offset += size
+        skeleton, cut = shelf.cut(text)
+        plain = skeleton.all_of(cut, text, offset) if skeleton is not None and by_columns else None
+        if plain is not None:
+            yield plain
+            continue
+        found: list[Fact] = []
+        rows = iter(cut)
+        at, size = 0, len(text)
+        while (at := shelf.run(skeleton, rows, text, at, offset, found.append)) < size:
+            newline = text.find(b"\n", at)
+            end_of_row = newline + 1 if newline >= 0 else size
+            found += _facts_of_row(text[at:end_of_row], offset + at, shelf, failures)
+            at = end_of_row
+        yield found
+
+
+def one_by_one(file: BinaryIO, rows: PlainRows) -> Iterator[Fact]:
+    """The facts of each of these rows of the file."""
+    for found in facts(file, MAX_ROW_BYTES, rows.start, rows.end, by_columns=False):
+        assert not isinstance(found, PlainRows)
+        yield from found
 
 
 def _facts_of_row(line: bytes, offset: int, shelf: Shelf, failures: Failures) -> list[Fact]:
@@ -67,15 +83,15 @@ def _facts_of_row(line: bytes, offset: int, shelf: Shelf, failures: Failures) ->
     return [(offset, len(data), row.custom_id, 0, row.usage, row)]
 
 
-def facts_of_range(path: Path, max_row_bytes: int, start: int, end: int) -> list[Fact]:
+def facts_of_range(path: Path, max_row_bytes: int, start: int, end: int) -> list[list[Fact] | PlainRows]:
     """For a worker."""
     with open(path, "rb", buffering=0) as file:
-        return [fact for found in facts(file, max_row_bytes, start, end) for fact in found]
+        return list(facts(file, max_row_bytes, start, end))
 
 
 def facts_in_ranges(
     executor: Executor, file: BinaryIO, path: Path, max_row_bytes: int, range_bytes: int
-) -> Iterator[list[Fact]]:
+) -> Iterator[list[Fact] | PlainRows]:
     """As `facts`, read by workers that see the file under the same path."""
     size = os.fstat(file.fileno()).st_size
 
@@ -86,7 +102,7 @@ def facts_in_ranges(
             yield path, max_row_bytes, start, end
             start = end
 
-    return in_order(executor, facts_of_range, tasks())
+    return chain.from_iterable(in_order(executor, facts_of_range, tasks()))
 
 
 def _row_start(file: BinaryIO, offset: int, size: int) -> int:

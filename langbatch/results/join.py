@@ -18,15 +18,18 @@ winning row lies; the second walks the requests in order and copies those rows.
 
 from __future__ import annotations
 
-import os
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import starmap
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
+from langbatch.parallel import in_order
 from langbatch.records import Tally, Unsuccessful, Usage
 from langbatch.results.facts import RANGE_BYTES, facts, facts_in_ranges
 from langbatch.results.ledger import (
@@ -35,25 +38,20 @@ from langbatch.results.ledger import (
     NOTHING,
     RULED,
     SILENT,
-    SUCCEEDED,
     AttemptPieces,
     Ledger,
     Note,
     Piece,
     Verdict,
-    piece_changed,
-    unsent,
 )
 from langbatch.results.pieces import MAX_ROW_BYTES
 from langbatch.results.rows import Row
+from langbatch.results.stretches import Stretch, records_of, stretch_ends
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 __all__ = ["AttemptPieces", "JoinReport", "Note", "Piece", "Verdict", "join_shard"]
-
-#: Records are written together, so many bytes at once; a longer one alone.
-_BUFFER_BYTES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +91,8 @@ def join_shard(
     """
     if len(line_numbers) != len(ids):
         raise ValueError("every request has one id and one line number")
+    large = any(piece.path.stat().st_size > range_bytes for attempt in attempts for piece in attempt.pieces)
+    sharing = executor if large else None
     with ExitStack() as stack:
         ledger = Ledger(ids, first_ordinal, quarantine)
         for attempt in sorted(attempts, key=lambda item: item.attempt):
@@ -100,11 +100,11 @@ def join_shard(
             for piece in attempt.pieces:
                 file = stack.enter_context(open(piece.path, "rb", buffering=0))
                 found = facts(file, max_row_bytes)
-                if executor is not None and piece.path.stat().st_size > range_bytes:
-                    found = facts_in_ranges(executor, file, piece.path, max_row_bytes, range_bytes)
+                if sharing is not None and piece.path.stat().st_size > range_bytes:
+                    found = facts_in_ranges(sharing, file, piece.path, max_row_bytes, range_bytes)
                 ledger.take_piece(piece, file, found)
             ledger.take_verdict(attempt)
-        tally, unsuccessful = _write_records(ledger, line_numbers, out, on_progress)
+        tally, unsuccessful = _write_records(ledger, line_numbers, out, on_progress, sharing)
     return JoinReport(
         tally,
         ledger.usage.total(),
@@ -128,76 +128,65 @@ def _write_records(
     line_numbers: Sequence[int],
     out: BinaryIO,
     on_progress: Callable[[int, int | None], None] | None,
+    executor: Executor | None,
 ) -> tuple[Tally, list[Unsuccessful]]:
     count = len(ledger.ids)
     outcomes: Counter[str] = Counter()
     unsuccessful: list[Unsuccessful] = []
-    attempts = [source.attempt for source in ledger.sources]
-    descriptors = [source.descriptor for source in ledger.sources]
-    # Rows are read straight to where they are written from, behind room for our own keys; then what comes
-    # before those moves up. Fresh memory for each row would cost more than reading it.
-    buffer = bytearray(_BUFFER_BYTES)
-    view = memoryview(buffer)
-    at = 0
-    preadv = os.preadv
-    rows = zip(
-        ledger.known, line_numbers, ledger.source, ledger.offset, ledger.length, ledger.splice, strict=True
-    )
-    for request, (known, line_number, source, offset, length, splice) in enumerate(rows):
-        attempt = attempts[source] if known else 0
-        if splice and known == SUCCEEDED:
-            ours = b'"outcome": "succeeded", "line": %d, "attempt": %d, ' % (line_number, attempt)
-            record_bytes = length + len(ours) + 1
-            if at + record_bytes > _BUFFER_BYTES:
-                out.write(view[:at])
-                at = 0
-                if on_progress is not None:
-                    on_progress(request, count)
-                if record_bytes > _BUFFER_BYTES:
-                    row = ledger.stored_row(request)
-                    out.write(b"".join((row[:splice], ours, row[splice:], b"\n")))
-                    continue
-            row_at = at + len(ours)
-            end = row_at + length
-            if preadv(descriptors[source], (view[row_at:end],), offset) != length:
-                raise piece_changed()
-            head = row_at + splice
-            view[at:head] = buffer[row_at:head] + ours
-            buffer[end] = 0x0A
-            at = end + 1
-            continue
-        found = ledger.winning_row(request) if known >= FAILED else _row_without_reply(ledger, request)
-        record = _record(found, line_number, attempt)
-        if at + len(record) > _BUFFER_BYTES:
-            out.write(view[:at])
-            at = 0
-            if on_progress is not None:
-                on_progress(request, count)
-        if len(record) > _BUFFER_BYTES:
-            out.write(record)
-        else:
-            view[at : at + len(record)] = record
-            at += len(record)
-        if known != SUCCEEDED:
-            outcomes[found.outcome] += 1
-            unsuccessful.append(
-                Unsuccessful(ledger.first + request, line_number, found.outcome, found.code, attempt)
+    sources = [(source.path, source.attempt) for source in ledger.sources]
+    ends = array("I")
+
+    def tasks() -> Iterator[tuple[Sequence[tuple[Path | None, int]], Stretch]]:
+        start = 0
+        for end in stretch_ends(ledger.length):
+            built = {}
+            for request in _without(ledger.splice, start, end):
+                row, attempt = _row_of(ledger, request)
+                built[request - start] = _record(row, line_numbers[request], attempt)
+                if row.outcome != "succeeded":
+                    outcomes[row.outcome] += 1
+                    unsuccessful.append(
+                        Unsuccessful(
+                            ledger.first + request, line_numbers[request], row.outcome, row.code, attempt
+                        )
+                    )
+            ends.append(end)
+            these = slice(start, end)
+            yield (
+                sources,
+                Stretch(
+                    line_numbers[these],
+                    ledger.source[these],
+                    ledger.offset[these],
+                    ledger.length[these],
+                    ledger.splice[these],
+                    built,
+                ),
             )
-    out.write(view[:at])
-    if on_progress is not None:
-        on_progress(count, count)
+            start = end
+
+    written = starmap(records_of, tasks()) if executor is None else in_order(executor, records_of, tasks())
+    for number, records in enumerate(written):
+        out.write(records)
+        if on_progress is not None:
+            on_progress(ends[number], count)
     outcomes["succeeded"] = count - len(unsuccessful)
     return Tally(**outcomes), unsuccessful
 
 
-def _row_without_reply(ledger: Ledger, request: int) -> Row:
-    custom_id = ledger.ids[request]
-    known = ledger.known[request]
+def _without(splices: array[int], start: int, end: int) -> Iterator[int]:
+    """Requests whose records are no copies."""
+    return (request for request, splice in enumerate(splices[start:end], start) if not splice)
+
+
+def _row_of(ledger: Ledger, request: int) -> tuple[Row, int]:
+    """What the record of a request says, and the number of the attempt that it comes from."""
+    known, source = ledger.known[request], ledger.source_of(request)
+    if known >= FAILED:
+        return ledger.winning_row(request), source.attempt
     if known == GARBLED:
-        return Row(custom_id, "unreadable", "unreadable", None, _GARBLED_ERROR)
-    if known == NOTHING:
-        return unsent(custom_id)
-    return replace(ledger.sources[ledger.source[request]].ruling, custom_id=custom_id)
+        return Row(ledger.ids[request], "unreadable", "unreadable", None, _GARBLED_ERROR), source.attempt
+    return replace(source.ruling, custom_id=ledger.ids[request]), source.attempt
 
 
 def _record(row: Row, line_number: int, attempt: int) -> bytes:

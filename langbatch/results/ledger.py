@@ -10,16 +10,16 @@ from array import array
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal, cast
 
 import msgspec
 
-from langbatch.errors import BatchResultsError
 from langbatch.records import Outcome
-from langbatch.results.facts import OVERSIZED, Fact
+from langbatch.results.facts import OVERSIZED, Fact, one_by_one
 from langbatch.results.rows import Row, read_row
+from langbatch.results.skeletons import PlainRows
+from langbatch.results.stretches import piece_changed
 from langbatch.results.usage import UsageSum
 
 #: Rows without success that are remembered as they were read, so that they are not read twice. More of
@@ -71,9 +71,11 @@ _SILENT_OUTCOMES: Final = frozenset({"missing", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where knowledge of a request comes from: a piece, or an attempt's verdict."""
+    """Where knowledge of a request comes from: a piece, or an attempt's verdict. The first of all sources is
+    none."""
 
     attempt: int
+    path: Path | None
     descriptor: int
     part: str
     ruling: Row
@@ -86,7 +88,7 @@ class Ledger:
         count = len(ids)
         self.ids = ids
         self.first = first_ordinal
-        self.sources: list[_Source] = []
+        self.sources = [_Source(0, None, -1, "", unsent(""))]
         self.notes: Counter[Note] = Counter()
         self.usage = UsageSum()
         self.quarantined = 0
@@ -98,7 +100,8 @@ class Ledger:
         self.source = array("I", bytes(4 * count))
         self.offset = array("Q", bytes(8 * count))
         self.length = array("I", bytes(4 * count))
-        #: Where our own keys go into a row that is otherwise copied; 0: the record is built anew.
+        #: Where our own keys go into a row that is otherwise copied; 0: the record is built anew, as it is
+        #: for every request without success.
         self.splice = array("I", bytes(4 * count))
         self._failures: dict[int, Row] = {}
         self._failure_bytes = 0
@@ -113,17 +116,64 @@ class Ledger:
         verdict = attempt.verdict
         self._verdict = Row("", verdict.outcome, verdict.code, None, _error_token(verdict))
 
-    def take_piece(self, piece: Piece, file: BinaryIO, found: Iterable[Iterable[Fact]]) -> None:
+    def take_piece(self, piece: Piece, file: BinaryIO, found: Iterable[Sequence[Fact] | PlainRows]) -> None:
         """Take what was `found` in the piece, all of it. `file` is the piece; it stays open."""
         number = len(self.sources)
-        descriptor = file.fileno()
-        self.sources.append(_Source(piece.attempt, descriptor, piece.part, self._verdict))
+        self.sources.append(_Source(piece.attempt, piece.path, file.fileno(), piece.part, self._verdict))
+        for some in found:
+            if not isinstance(some, PlainRows):
+                self._take_rows(number, some)
+            elif not self._take_unopposed(number, some):
+                self._take_rows(number, one_by_one(file, some))
+
+    def _take_unopposed(self, number: int, rows: PlainRows) -> bool:
+        """Take plain rows of as many requests, if nothing stands against any of them; whether that is so."""
+        places = list(map(self._place_of.get, rows.custom_ids))
+        if None in places:
+            return False
+        requests = cast("list[int]", places)
+        if self._sent is not None and not all(self.first + request in self._sent for request in requests):
+            return False
+        if not self._claim(number, requests, rows):
+            if len(set(requests)) < len(requests) or not all(map(self._gives_way, requests)):
+                return False
+            for request in requests:
+                self.known[request] = NOTHING
+            self._claim(number, requests, rows)
+        self.usage.add_sum(rows.usage)
+        return True
+
+    def _claim(self, number: int, requests: list[int], rows: PlainRows) -> bool:
+        """Take the rows for those of these requests, if nothing is known of any of them yet."""
+        # Looked up once: this loop runs for every row of most files.
+        known, source, offsets, lengths, splices = (
+            self.known,
+            self.source,
+            self.offset,
+            self.length,
+            self.splice,
+        )
+        lie = zip(requests, rows.offsets, rows.lengths, rows.splices, strict=True)
+        for claimed, (request, offset, length, splice) in enumerate(lie):
+            if known[request]:
+                for earlier in requests[:claimed]:
+                    known[earlier] = NOTHING
+                return False
+            known[request] = SUCCEEDED
+            source[request] = number
+            offsets[request] = offset
+            lengths[request] = length
+            splices[request] = splice
+        return True
+
+    def _take_rows(self, number: int, found: Iterable[Fact]) -> None:
+        descriptor, part = self.sources[number].descriptor, self.sources[number].part
         sent, first = self._sent, self.first
-        # Looked up once: this loop runs for every row that there is.
+        # Looked up once: this loop runs for every row of some files.
         place_of, add_usage = self._place_of.get, self.usage.add
         known, source, offsets = self.known, self.source, self.offset
         lengths, splices, failures = self.length, self.splice, self._failures
-        for offset, length, whose, splice, usage, row in chain.from_iterable(found):
+        for offset, length, whose, splice, usage, row in found:
             if isinstance(whose, tuple):
                 self.notes["oversized" if splice == OVERSIZED else "malformed"] += 1
                 self._set_aside(descriptor, offset, length)
@@ -135,7 +185,7 @@ class Ledger:
                 self.notes["unknown_id"] += 1
                 self._set_aside(descriptor, offset, length)
                 continue
-            if known[request] and not self._displaces(request, knows, descriptor, offset, length, piece.part):
+            if known[request] and not self._displaces(request, knows, descriptor, offset, length, part):
                 continue
             known[request] = knows
             source[request] = number
@@ -150,7 +200,7 @@ class Ledger:
     def take_verdict(self, attempt: AttemptPieces) -> None:
         """Rule on the requests of an attempt that no row of it named."""
         number = len(self.sources)
-        self.sources.append(_Source(attempt.attempt, -1, "", self._verdict))
+        self.sources.append(_Source(attempt.attempt, None, -1, "", self._verdict))
         says_nothing = self._verdict.outcome in _SILENT_OUTCOMES
         for request, known in enumerate(self.known):
             if known == SUCCEEDED or self._is_from_here(request):
@@ -164,8 +214,11 @@ class Ledger:
 
     def stored_row(self, request: int) -> bytes:
         """The winning row's bytes."""
-        source = self.sources[self.source[request]]
-        return _read_exactly(source.descriptor, self.offset[request], self.length[request])
+        return _read_exactly(self.source_of(request).descriptor, self.offset[request], self.length[request])
+
+    def source_of(self, request: int) -> _Source:
+        """Where that comes from which is known."""
+        return self.sources[self.source[request]]
 
     def winning_row(self, request: int) -> Row:
         """What the winning row says."""
@@ -185,20 +238,25 @@ class Ledger:
         or to a success, so this tells whether it has named the request at all."""
         return self.known[request] > NOTHING and self.source[request] >= self._first_source
 
+    def _gives_way(self, request: int) -> bool:
+        """Whether what is known gives way to any row that can be read, and is nothing to set aside."""
+        known = self.known[request]
+        return known <= GARBLED or (known == FAILED and not self._is_from_here(request))
+
     def _displaces(
         self, request: int, knows: int, descriptor: int, offset: int, length: int, part: str
     ) -> bool:
         """Whether a new readable row takes the place of what is known; sets aside what loses."""
+        if self._gives_way(request):
+            return True
         old = self.known[request]
         here = self._is_from_here(request)
-        if old <= GARBLED or (old == FAILED and not here):
-            return True
         if length == self.length[request] and _read_exactly(descriptor, offset, length) == self.stored_row(
             request
         ):
             self.notes["duplicate_identical"] += 1
             return False
-        stored = self.sources[self.source[request]]
+        stored = self.source_of(request)
         self.notes["both_files" if here and stored.part != part else "duplicate_conflicting"] += 1
         if knows > old:
             self._set_aside(stored.descriptor, self.offset[request], self.length[request])
@@ -233,10 +291,6 @@ def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:
     if len(data) != length:
         raise piece_changed()
     return data
-
-
-def piece_changed() -> BatchResultsError:
-    return BatchResultsError("a downloaded file changed while it was read", code="piece_changed")
 
 
 _UNSENT_ERROR: Final = b'{"code": "missing", "message": "no attempt has sent this request"}'

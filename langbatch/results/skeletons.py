@@ -13,15 +13,21 @@ far becomes part of the skeleton, which is then *tight*, and need not be cut out
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, repeat
+from operator import add, attrgetter
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 from msgspec.structs import astuple
 
+from langbatch.records import Usage
 from langbatch.results.members import UNREADABLE, spans, spans_within
+from langbatch.results.usage import UsageSum
 
 #: Skeletons kept at once. A file with more is written by hand or by an adversary.
 _MAX_SKELETONS: Final = 32
@@ -43,6 +49,29 @@ Found = tuple[int, int, str, int, bytes | None, None]
 Add = Callable[[Found], object]
 
 
+@dataclass(frozen=True, slots=True)
+class PlainRows:
+    """What rows say that lie one after another, at least one, each of them a plain success; by columns.
+
+    `lengths` are without the newline that each has. `splices` are the lengths from a row's start to its key
+    `response`. `usage` is that of all of them together.
+    """
+
+    offsets: array[int]
+    lengths: array[int]
+    custom_ids: list[str]
+    splices: array[int]
+    usage: Usage
+
+    @property
+    def start(self) -> int:
+        return self.offsets[0]
+
+    @property
+    def end(self) -> int:
+        return self.offsets[-1] + self.lengths[-1] + 1
+
+
 # `Raw | None` would make msgspec take `null` alone. A key that is not named here is skipped unread: no row
 # that has one gets past the comparison.
 class _Response(msgspec.Struct, gc=False):
@@ -58,10 +87,11 @@ class Values(msgspec.Struct, gc=False):
 
 
 #: `Values`, or what has its members, but with a struct for its body: see `_decoder_of`.
-_Rows = Iterator[Any]
+_Rows = list[Any]
 
 _decode_lines: Final = msgspec.json.Decoder(Values).decode_lines
 _decode_string: Final = msgspec.json.Decoder(str).decode
+_decode_strings: Final = msgspec.json.Decoder(list[str]).decode
 
 
 def _in_order(body: dict[str, Raw]) -> Sequence[Raw]:
@@ -92,6 +122,7 @@ class Skeleton:
 
     __slots__ = (
         "_body",
+        "_columns",
         "_custom_id",
         "_id",
         "_in_order",
@@ -125,6 +156,13 @@ class Skeleton:
         self.constants = constants or {}
         self.decode_lines = _decoder_of(keys) if constants else _decode_lines
         self._in_order: Callable[[Any], Sequence[Raw]] = astuple if constants else _in_order
+        #: Takes the values out of a row of `decode_lines`, in the order of their places; where the skeleton
+        #: is tight.
+        self._columns: Callable[[Any], tuple[Raw, ...]] | None = None
+        if constants:
+            paths = {self._custom_id: "custom_id", self._id: "id", self._request_id: "response.request_id"}
+            paths |= {places["body"] + 2 * n: f"response.body.m{n}" for n in range(len(keys))}
+            self._columns = attrgetter(*(paths[place] for place in range(1, len(pieces), 2)))
 
     def tightened(self, constants: Mapping[str, bytes]) -> Skeleton:
         """This skeleton with those values of the body in it; at least one stays out."""
@@ -142,6 +180,37 @@ class Skeleton:
                 places.setdefault(names[place], len(pieces) - 2)
         varying = tuple(key for key in self.keys if key not in constants)
         return Skeleton(pieces, places, varying, self._start, constants)
+
+    def all_of(self, rows: list[Any], text: bytes, offset: int) -> PlainRows | None:
+        """The rows that the text is, cut by `decode_lines`; None unless each of them is this skeleton around
+        its values. The text lies at `offset`."""
+        if self._columns is None or not rows:
+            return None
+        try:
+            columns = list(zip(*map(self._columns, rows), strict=True))
+        except AttributeError:
+            return None  # a row without a response
+        literals = [repeat(bytes(piece)) for piece in self._pieces[::2]]
+        last = literals.pop()
+        pairs = chain.from_iterable(zip(literals, columns, strict=True))
+        if b"".join(chain.from_iterable(zip(*pairs, last, strict=False))) != text:
+            return None
+        offsets, lengths = _lines(text, offset)
+        # A row ends at its first newline; msgspec takes one between values, too.
+        if len(lengths) != len(rows):
+            return None
+        tokens = columns[self._custom_id // 2]
+        try:
+            custom_ids = _decode_strings(b"[%b]" % b",".join(tokens))
+        except UNREADABLE:
+            return None
+        splices = [self._start + size for size in map(len, tokens)]
+        if self._id is not None:
+            splices = list(map(add, splices, map(len, columns[self._id // 2])))
+        used = UsageSum()
+        if self._usage is not None:
+            used.add_all(columns[self._body.start // 2 + self._usage])
+        return PlainRows(offsets, lengths, custom_ids, array("I", splices), used.total())
 
     def run(self, rows: Iterable[Any], text: bytes, at: int, offset: int, add: Add) -> int:
         """Add the rows of the text from `at` on, as long as they are this skeleton around the next of the
@@ -232,23 +301,30 @@ class Shelf:
         none, if not all of them can be read."""
         tight = self._tight
         if self._latest is None:
-            return None, iter(())  # nothing yet that they could be held against
+            return None, []  # nothing yet that they could be held against
         try:
             if not text.isascii():
                 # The decoder does not look inside strings that it was not asked for.
                 text.decode()
             if tight is not None:
-                return tight, iter(tight.decode_lines(text))
+                return tight, tight.decode_lines(text)
             rows = _decode_lines(text)
         except UNREADABLE:
-            return None, iter(())
+            return None, []
         if self._misses < _MAX_MISSES:
             self._tight = _tight(self._latest, rows)
-        return None, iter(rows)
+        return None, rows
 
-    def run(self, cut: tuple[Skeleton | None, _Rows], text: bytes, at: int, offset: int, add: Add) -> int:
+    def run(
+        self,
+        skeleton: Skeleton | None,
+        rows: Iterator[Any],
+        text: bytes,
+        at: int,
+        offset: int,
+        add: Add,
+    ) -> int:
         """As `Skeleton.run`, by the skeleton the values are meant for, or else by the last that fitted."""
-        skeleton, rows = cut
         skeleton = skeleton or self._latest
         if skeleton is None:
             return at
@@ -314,3 +390,14 @@ def _tight(skeleton: Skeleton, rows: list[Values]) -> Skeleton | None:
         if key != "usage" and all(body[key] == value for body in bodies)
     }
     return skeleton.tightened(same) if 0 < len(same) < len(first) else None
+
+
+def _lines(text: bytes, offset: int) -> tuple[array[int], array[int]]:
+    """Where the lines of a text begin that lies at `offset` and ends with a newline, and their lengths."""
+    offsets, lengths = array("Q"), array("I")
+    add_offset, add_length, find, at = offsets.append, lengths.append, text.find, 0
+    while (newline := find(b"\n", at)) >= 0:
+        add_offset(offset + at)
+        add_length(newline - at)
+        at = newline + 1
+    return offsets, lengths

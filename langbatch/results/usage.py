@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import astuple
 from typing import Final
 
 import msgspec
@@ -70,7 +69,8 @@ class UsageSum:
 
     def add_sum(self, usage: Usage) -> None:
         """Count what others have added up."""
-        for place, tokens in enumerate(astuple(usage)):
+        sums = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
+        for place, tokens in enumerate(sums):
             if tokens is not None:
                 self._seen[place] = tokens + (self._seen[place] or 0)
 

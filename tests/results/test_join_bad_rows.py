@@ -132,7 +132,7 @@ def test_bad_56_an_oversized_row_is_never_held_in_memory(tmp_path: Path) -> None
     tracemalloc.start()
     try:
         with (tmp_path / "output").open("rb", buffering=0) as file:
-            found = [(at, rows[0][:21], oversized) for at, rows, oversized in piece_blocks(file, 2 << 20)]
+            found = [(at, text[:21], oversized) for at, text, oversized in piece_blocks(file, 2 << 20)]
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

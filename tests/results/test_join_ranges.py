@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from langbatch.results.facts import facts_of_range
+from langbatch.results.stretches import records_of
 from results.joining import Tried, chat_body, encoded, http_failure, join, success
 from results.test_join_properties import IDS, tries
 
@@ -50,11 +53,15 @@ def test_ranges_cut_anywhere_join_to_what_one_reading_joins_to(
 
 
 class _Counting(ThreadPoolExecutor):
-    taken = 0
+    """Counts what is submitted, by function."""
 
-    def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
-        self.taken += 1
-        return super().submit(*arguments, **named)
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.taken: Counter[object] = Counter()
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        self.taken[function] += 1
+        return super().submit(function, *arguments, **named)
 
 
 def test_a_long_piece_is_read_in_ranges_and_a_short_one_at_once(tmp_path: Path) -> None:
@@ -62,9 +69,57 @@ def test_a_long_piece_is_read_in_ranges_and_a_short_one_at_once(tmp_path: Path) 
     rows = [encoded(success(custom_id, chat_body("x" * 500))) for custom_id in reversed(ids[5:])]
     failed = [encoded(http_failure(custom_id, 400)) for custom_id in ids[:5]]
     here = join(tmp_path, ids, Tried(rows, failed))
-    with _Counting(2) as executor:
+    with _Counting() as executor:
         there = join(tmp_path, ids, Tried(rows, failed), executor=executor, range_bytes=20_000)
         size = (tmp_path / "00000-1-output.jsonl").stat().st_size
-        assert executor.taken == pytest.approx(size / 20_000, rel=0.1)
+        assert executor.taken[facts_of_range] == pytest.approx(size / 20_000, rel=0.1)
+        assert executor.taken[records_of] == 1
     assert there == here
     assert there.report.tally.succeeded == 395
+
+
+#: Rows of which a block of a piece holds many, and a range of a few hundred bytes one.
+ALIKE = [encoded(success(f"r{number}", chat_body("x" * 900))) for number in range(220)]
+
+
+UNKNOWN = encoded(success("unknown", chat_body("x" * 900)))
+NONE: frozenset[int] = frozenset()
+ALL = frozenset(range(220))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    lines=st.lists(st.sampled_from(ALIKE), max_size=3)
+    | st.lists(
+        st.sampled_from(ALIKE).map(lambda line: line.replace(b"xxx", b"yyy"))
+        | st.sampled_from([UNKNOWN, encoded(http_failure("r7"))]),
+        max_size=3,
+    ),
+    # Where they go among the others; many of which may not have been sent.
+    place=st.integers(0, 220),
+    again=st.frozensets(st.integers(0, 219), max_size=3) | st.just(ALL),
+    unsent=st.frozensets(st.integers(0, 219), max_size=3),
+    failed_before=st.frozensets(st.integers(0, 219), max_size=3) | st.just(ALL),
+)
+@example(lines=[ALIKE[3], ALIKE[150]], place=150, again=NONE, unsent=NONE, failed_before=NONE)
+@example(lines=[UNKNOWN], place=150, again=NONE, unsent=NONE, failed_before=ALL)
+@example(lines=[], place=0, again=ALL, unsent=frozenset({150}), failed_before=frozenset({3}))
+def test_rows_taken_many_at_once_join_to_what_they_join_to_one_by_one(
+    lines: list[bytes],
+    place: int,
+    again: frozenset[int],
+    unsent: frozenset[int],
+    failed_before: frozenset[int],
+) -> None:
+    ids = [f"r{number}" for number in reversed(range(220))]
+    before = [Tried(error=[encoded(http_failure(f"r{number}", 429)) for number in sorted(failed_before)])]
+    sent = ALL - unsent
+    tried = [
+        *(before if failed_before else []),
+        Tried([*ALIKE[:place], *lines, *ALIKE[place:]], sent=sent if unsent else None),
+        Tried([ALIKE[number] for number in sorted(again)]),
+    ]
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as executor:
+        at_once = join(Path(folder), ids, *tried)
+        one_by_one = join(Path(folder), ids, *tried, executor=executor, range_bytes=400)
+    assert at_once == one_by_one

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from langbatch.results.facts import Fact, facts
+from langbatch.results.facts import Fact, facts, one_by_one
 from langbatch.results.failures import Failures
 from langbatch.results.rows import GarbledRow, quick_success, read_row
+from langbatch.results.skeletons import PlainRows
+from langbatch.results.usage import UsageSum
 from results.joining import encoded, success
 from results.test_join_properties import bodies, rows
 
@@ -101,7 +104,23 @@ def _facts(data: bytes) -> list[Fact]:
         piece = Path(folder, "piece")
         piece.write_bytes(data)
         with piece.open("rb", buffering=0) as file:
-            return [fact for found in facts(file, 1 << 20) for fact in found]
+            return [fact for found in facts(file, 1 << 20) for fact in _each(file, found)]
+
+
+def _each(file: BinaryIO, found: list[Fact] | PlainRows) -> list[Fact]:
+    """Rows by columns, one by one; after a look at whether the columns say the same."""
+    if not isinstance(found, PlainRows):
+        return found
+    rows = list(one_by_one(file, found))
+    usage = UsageSum()
+    for _, _, _, _, used, _ in rows:
+        if used is not None:
+            usage.add(used)
+    assert found.usage == usage.total()
+    columns = zip(found.offsets, found.lengths, found.custom_ids, found.splices, strict=True)
+    assert list(columns) == [row[:4] for row in rows]
+    assert (found.start, found.end) == (rows[0][0], rows[-1][0] + rows[-1][1] + 1)
+    return rows
 
 
 def _exact_facts(data: bytes) -> list[tuple[int, int, object, object]]:
@@ -122,6 +141,10 @@ def _exact_facts(data: bytes) -> list[tuple[int, int, object, object]]:
     return found
 
 
+#: Rows enough that those after them are read by columns, as long as they are like these.
+STEADY = [_usual(number, 0, {"x": "y" * 900}) for number in range(160)]
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.lists(lines(), max_size=8), st.sampled_from([b"\n", b"\r\n", b"\n\n", b" \n"]), st.booleans())
 # Lines that are one JSON value together, though each is none.
@@ -140,7 +163,35 @@ def _exact_facts(data: bytes) -> list[tuple[int, int, object, object]]:
 def test_a_file_of_rows_reads_as_its_rows_read_one_by_one(
     given_lines: list[bytes], newline: bytes, last_ends: bool
 ) -> None:
-    data = newline.join(given_lines) + (newline if last_ends else b"")
+    _require_agreement(newline.join(given_lines) + (newline if last_ends else b""))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(lines() | st.sampled_from(STEADY), max_size=8), st.booleans())
+@example([_usual(1, 0, {}), b'{"custom_id":', b'"r1"}', _usual(2, 0, {})], True)
+@example([STEADY[1].replace(b'"r1"', b'"\xff"')], True)
+@example([STEADY[1].replace(b'"r1"', b'"\\ud800"')], True)
+@example([STEADY[1].replace(b'"yyy', b'"\xffyyy')], True)
+@example([STEADY[1].replace(b"{", b"{\n", 3)], True)
+@example([STEADY[1].replace(b'"prompt_tokens": 1', b'"prompt_tokens": "1"'), STEADY[2]], True)
+@example([STEADY[1].replace(b'"prompt_tokens": 1', b'"prompt_tokens": null'), STEADY[2]], True)
+@example([STEADY[1].replace(b', "usage"', b', "id": "c1", "usage"'), STEADY[2]], True)
+@example([STEADY[1], STEADY[2]], False)
+def test_rows_read_by_columns_say_what_each_says_alone(given_lines: list[bytes], last_ends: bool) -> None:
+    _require_agreement(b"\n".join([*STEADY, *given_lines]) + (b"\n" if last_ends else b""))
+
+
+def test_rows_that_are_all_alike_are_read_by_columns(tmp_path: Path) -> None:
+    piece = tmp_path / "piece"
+    piece.write_bytes(b"\n".join([*STEADY, *STEADY, b""]))
+    with piece.open("rb", buffering=0) as file:
+        found = list(facts(file, 1 << 20))
+    by_columns = sum(len(some.lengths) for some in found if isinstance(some, PlainRows))
+    # Those of the first block teach what a row looks like, those of the second what varies.
+    assert by_columns > len(STEADY)
+
+
+def _require_agreement(data: bytes) -> None:
     quick = _facts(data)
     assert [
         (
