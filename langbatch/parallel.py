@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-#: Below this, or on fewer cores, reading in this process is as quick: starting others takes half a second,
-#: and adding up what they found is a fifth of the work.
-LARGE_BYTES: Final = 512 << 20
-_LEAST_CORES: Final = 3
+#: Of requests and of results, what other processes are worth being started for, which takes a tenth of a
+#: second. Results need more work a byte.
+WORTH_REQUEST_BYTES: Final = 512 << 20
+WORTH_RESULT_BYTES: Final = 64 << 20
 #: As many cores as are kept busy at most: bounds what has been found and waits to be added up.
 _MOST_CORES: Final = 8
 #: Tasks under way beyond two for each core: what is done here while the first workers start.
@@ -89,18 +89,18 @@ def _begun(executor: Executor, function: Callable[[Unpack[_Ts]], _T], task: tupl
         return refused
 
 
-def processes_for(size_bytes: int, cores: int) -> int:
-    """How many processes an input of this size is worth; 0: it is read in this one."""
-    return 0 if size_bytes < LARGE_BYTES or cores < _LEAST_CORES else min(cores - 1, _MOST_CORES)
+def processes_for(size_bytes: int, worth_bytes: int, cores: int) -> int:
+    """How many processes besides this one so many bytes are worth."""
+    return 0 if size_bytes < worth_bytes else min(cores - 1, _MOST_CORES)
 
 
 @contextmanager
-def judging_executor(given: Executor | None, size_bytes: int) -> Iterator[Executor | None]:
-    """The executor that is given, or a pool for as long as the block runs where the input is worth it."""
+def sharing_executor(given: Executor | None, size_bytes: int, worth_bytes: int) -> Iterator[Executor | None]:
+    """The executor that is given, or a pool for as long as the block runs where there is enough to share."""
     processes = 0
     # A frozen program's executable is the program itself.
     if given is None and sys.executable and not getattr(sys, "frozen", False):
-        processes = processes_for(size_bytes, _usable_cores())
+        processes = processes_for(size_bytes, worth_bytes, _usable_cores())
     if not processes:
         yield given
         return

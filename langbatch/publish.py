@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from langbatch import failpoints
 from langbatch.errors import BatchResultsError, BatchStorageError
@@ -22,7 +22,7 @@ _BUFFER_BYTES: Final = 1 << 17
 
 
 @contextmanager
-def publishing(path: Path, mode: int = 0o600, *, replace: bool = True) -> Iterator[BinaryIO]:
+def publishing(path: Path, mode: int = 0o600, *, replace: bool = True) -> Iterator[WritebackFile]:
     """A handle whose bytes become `path` in one step, when the block ends without an error.
 
     They are on the disk, and so is the name, before this returns; after an error, or a crash at any
@@ -34,7 +34,7 @@ def publishing(path: Path, mode: int = 0o600, *, replace: bool = True) -> Iterat
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600)
     try:
-        with WritebackFile(descriptor, _BUFFER_BYTES) as handle:
+        with WritebackFile(descriptor, temporary, _BUFFER_BYTES) as handle:
             yield handle
             handle.flush()
             os.fchmod(descriptor, mode)

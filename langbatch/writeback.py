@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -23,9 +24,15 @@ class WritebackFile(io.BufferedRandom):
     What the disk refuses is raised by a later `write`, or by `sync`.
     """
 
-    def __init__(self, descriptor: int, buffer_bytes: int) -> None:
+    def __init__(self, descriptor: int, path: Path, buffer_bytes: int) -> None:
+        self.path = path
         self._stepwise = _StepwiseSynced(descriptor)
         super().__init__(self._stepwise, buffer_bytes)
+
+    def pass_over(self, size_bytes: int) -> None:
+        """Go on behind what others have written at this place, by the path."""
+        self.seek(size_bytes, os.SEEK_CUR)
+        self._stepwise.count(size_bytes)
 
     def sync(self) -> None:
         """Return when everything that was written is on the disk."""
@@ -42,11 +49,15 @@ class _StepwiseSynced(io.FileIO):
 
     def write(self, data: ReadableBuffer, /) -> int:
         written = super().write(data)
+        self.count(written)
+        return written
+
+    def count(self, written: int) -> None:
+        """So much more is there to be synced."""
         self._unsynced += written
         if self._unsynced >= STEP_BYTES and not (self._syncing and self._syncing.is_alive()):
             self._end_sync()
             self._begin_sync()
-        return written
 
     def sync(self) -> None:
         self._end_sync()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from langbatch.parallel import judging_executor
+from langbatch.parallel import WORTH_REQUEST_BYTES, sharing_executor
 from langbatch.records import EndpointKind, OnProgress, Problem
 from langbatch.requests.edits import Editor, edit_line
 from langbatch.requests.examine import KNOWN_URLS, Rules, canonical
@@ -71,7 +71,7 @@ def read_requests(
             max_unpacked_bytes=rules.max_unpacked_bytes,
             max_unpacked_ratio=rules.max_unpacked_ratio,
         ) as file,
-        judging_executor(executor, file.size_bytes) as judges,
+        sharing_executor(executor, file.size_bytes, WORTH_REQUEST_BYTES) as judges,
     ):
         prefix = _free_prefix(file, rules) if rules.auto_id else ""
         reading = Reading(file, rules, into, on_progress, prefix)

@@ -39,6 +39,9 @@ class _Sentence:
 
     def strings(self, line: bytes) -> dict[str, bytes] | None:
         """What varies, without quotes; None if the line is not this sentence around plain strings."""
+        # Most sentences differ at their end; what comes before costs more to compare.
+        if not line.endswith(self.literals[-1]):
+            return None
         found = {}
         at = 0
         for literal, name in zip(self.literals, self.names, strict=False):
@@ -46,10 +49,12 @@ class _Sentence:
                 return None
             start = at + len(literal)
             at = line.find(b'"', start)
-            if at < 0 or line[start:at].translate(None, _PLAIN):
+            if at < 0:
                 return None
-            found[name] = line[start:at]
-        return found if line[at:] == self.literals[-1] else None
+            found[name] = string = line[start:at]
+            if string.translate(None, _PLAIN):
+                return None
+        return found if len(line) - len(self.literals[-1]) == at else None
 
     def of(self, line: bytes, strings: dict[str, bytes]) -> Row:
         """What the line says, in which these vary."""

@@ -19,17 +19,16 @@ winning row lies; the second walks the requests in order and copies those rows.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
-from langbatch.parallel import in_order
+from langbatch.parallel import WORTH_RESULT_BYTES, in_order, sharing_executor
 from langbatch.records import Tally, Unsuccessful, Usage
 from langbatch.results.facts import RANGE_BYTES, facts, facts_in_ranges
 from langbatch.results.ledger import (
@@ -46,7 +45,8 @@ from langbatch.results.ledger import (
 )
 from langbatch.results.pieces import MAX_ROW_BYTES
 from langbatch.results.rows import Row
-from langbatch.results.stretches import Stretch, records_of, stretch_ends
+from langbatch.results.stretches import Sources, Stretch, records_of, size_of, stretch_ends, write_records
+from langbatch.writeback import WritebackFile
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -86,14 +86,18 @@ def join_shard(
     """Write exactly one record for each of `ids`, in order, to `out`.
 
     `ids` are the shard's custom ids, all different; `line_numbers` their lines in the user's file.
-    `on_progress(done, total)` counts records written. With an `executor`, pieces larger than `range_bytes`
-    are read in ranges of about that size by its workers; the records are the same to the byte.
+    `on_progress(done, total)` counts records written. Where pieces are larger than `range_bytes`, workers of
+    the `executor` read them in ranges of about that size and put records together; without one, processes
+    are started for it if there is enough to share. The records are the same to the byte.
     """
     if len(line_numbers) != len(ids):
         raise ValueError("every request has one id and one line number")
-    large = any(piece.path.stat().st_size > range_bytes for attempt in attempts for piece in attempt.pieces)
-    sharing = executor if large else None
-    with ExitStack() as stack:
+    sizes = [piece.path.stat().st_size for attempt in attempts for piece in attempt.pieces]
+    with (
+        sharing_executor(executor, sum(sizes), WORTH_RESULT_BYTES) as found_executor,
+        ExitStack() as stack,
+    ):
+        sharing = found_executor if max(sizes, default=0) > range_bytes else None
         ledger = Ledger(ids, first_ordinal, quarantine)
         for attempt in sorted(attempts, key=lambda item: item.attempt):
             ledger.open_attempt(attempt)
@@ -134,9 +138,8 @@ def _write_records(
     outcomes: Counter[str] = Counter()
     unsuccessful: list[Unsuccessful] = []
     sources = [(source.path, source.attempt) for source in ledger.sources]
-    ends = array("I")
 
-    def tasks() -> Iterator[tuple[Sequence[tuple[Path | None, int]], Stretch]]:
+    def stretches() -> Iterator[Stretch]:
         start = 0
         for end in stretch_ends(ledger.length):
             built = {}
@@ -145,33 +148,54 @@ def _write_records(
                 built[request - start] = _record(row, line_numbers[request], attempt)
                 if row.outcome != "succeeded":
                     outcomes[row.outcome] += 1
-                    unsuccessful.append(
-                        Unsuccessful(
-                            ledger.first + request, line_numbers[request], row.outcome, row.code, attempt
-                        )
-                    )
-            ends.append(end)
+                    ordinal, line = ledger.first + request, line_numbers[request]
+                    unsuccessful.append(Unsuccessful(ordinal, line, row.outcome, row.code, attempt))
             these = slice(start, end)
-            yield (
-                sources,
-                Stretch(
-                    line_numbers[these],
-                    ledger.source[these],
-                    ledger.offset[these],
-                    ledger.length[these],
-                    ledger.splice[these],
-                    built,
-                ),
+            yield Stretch(
+                line_numbers[these],
+                ledger.source[these],
+                ledger.offset[these],
+                ledger.length[these],
+                ledger.splice[these],
+                built,
             )
             start = end
 
-    written = starmap(records_of, tasks()) if executor is None else in_order(executor, records_of, tasks())
-    for number, records in enumerate(written):
-        out.write(records)
+    done = 0
+    for requests in _written(sources, stretches(), out, executor):
+        done += requests
         if on_progress is not None:
-            on_progress(ends[number], count)
+            on_progress(done, count)
     outcomes["succeeded"] = count - len(unsuccessful)
     return Tally(**outcomes), unsuccessful
+
+
+def _written(
+    sources: Sources, stretches: Iterator[Stretch], out: BinaryIO, executor: Executor | None
+) -> Iterator[int]:
+    """How many requests each stretch has, when its records are written."""
+    if executor is None or not isinstance(out, WritebackFile):
+        for stretch in stretches:
+            out.write(records_of(sources, stretch))
+            yield len(stretch.lines)
+        return
+    # Whoever puts them together writes them, too: passing them on costs more.
+    out.flush()
+    begun: deque[tuple[int, int]] = deque()
+    path, start = out.path, out.tell()
+
+    def tasks() -> Iterator[tuple[Path, int, Sources, Stretch]]:
+        at = start
+        for stretch in stretches:
+            size = size_of(sources, stretch)
+            begun.append((len(stretch.lines), size))
+            yield path, at, sources, stretch
+            at += size
+
+    for _ in in_order(executor, write_records, tasks()):
+        requests, size = begun.popleft()
+        out.pass_over(size)
+        yield requests
 
 
 def _without(splices: array[int], start: int, end: int) -> Iterator[int]:

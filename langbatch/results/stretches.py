@@ -1,7 +1,4 @@
-"""The second pass of a join: requests that follow one another → their records. By any executor.
-
-Rows are read straight to where they are written from, with a gap for our own keys.
-"""
+"""The second pass of a join: requests that follow one another → their records. By any executor."""
 
 from __future__ import annotations
 
@@ -20,6 +17,12 @@ from langbatch.errors import BatchResultsError
 #: A stretch is so many requests at most, and about so many bytes; a longer row comes alone.
 _REQUESTS: Final = 512
 _BYTES: Final = 1 << 20
+
+#: Our own keys, as they go into the row of a success.
+_OURS: Final = '"outcome": "succeeded", "line": %%d, "attempt": %d, '
+
+#: By number: a piece, or None for what is none, and the attempt.
+Sources = Sequence[tuple[Path | None, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,45 +50,55 @@ def stretch_ends(lengths: array[int]) -> Iterator[int]:
         yield start
 
 
-def records_of(sources: Sequence[tuple[Path | None, int]], stretch: Stretch) -> bytearray:
-    """The stretch's records, whose sources are pieces (or None) and attempts.
+def records_of(sources: Sources, stretch: Stretch) -> bytes:
+    """The stretch's records.
 
     Raises `BatchResultsError` where a piece no longer has its rows.
     """
-    ours = [
-        b'"outcome": "succeeded", "line": %d, "attempt": %d, ' % (line, sources[source][1])
-        for line, source in zip(stretch.lines, stretch.sources, strict=True)
-    ]
-    size = sum(stretch.lengths) + sum(map(len, ours)) + len(ours)
-    for place, record in stretch.built.items():
-        size += len(record) - stretch.lengths[place] - len(ours[place]) - 1
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    at = 0
+    parts: list[bytes | memoryview] = []
     with ExitStack() as stack:
         descriptors = {}
         for source in set(stretch.sources):
             path, _ = sources[source]
             if path is not None:
                 descriptors[source] = stack.enter_context(open(path, "rb", buffering=0)).fileno()
+        ours = [(_OURS % attempt).encode() for _, attempt in sources]
         # Looked up once: this loop runs for every row that there is.
-        preadv = os.preadv
-        rows = zip(stretch.sources, stretch.offsets, stretch.lengths, stretch.splices, ours, strict=True)
-        for place, (source, offset, length, splice, keys) in enumerate(rows):
+        pread, built = os.pread, stretch.built
+        rows = zip(
+            stretch.lines, stretch.sources, stretch.offsets, stretch.lengths, stretch.splices, strict=True
+        )
+        for place, (line, source, offset, length, splice) in enumerate(rows):
             if not splice:
-                record = stretch.built[place]
-                view[at : at + len(record)] = record
-                at += len(record)
+                parts.append(built[place])
                 continue
-            head = at + splice
-            rest = head + len(keys)
-            end = rest + length - splice
-            if preadv(descriptors[source], (view[at:head], view[rest:end]), offset) != length:
+            row = pread(descriptors[source], length, offset)
+            if len(row) != length:
                 raise piece_changed()
-            view[head:rest] = keys
-            buffer[end] = 0x0A
-            at = end + 1
-    return buffer
+            parts += (row[:splice], ours[source] % line, memoryview(row)[splice:], b"\n")
+    return b"".join(parts)
+
+
+def size_of(sources: Sources, stretch: Stretch) -> int:
+    """The bytes of the stretch's records, without reading its rows."""
+    lines = stretch.lines
+    # What is ours in each record: its newline, and the keys, where each line's number has as many digits.
+    ours = [len((_OURS % attempt).replace("%d", "")) + 1 for _, attempt in sources]
+    digits = [len(str(line)) for line in (min(lines), max(lines))]
+    all_digits = len(lines) * digits[0] if digits[0] == digits[1] else sum(map(len, map(str, lines)))
+    size = sum(stretch.lengths) + sum(map(ours.__getitem__, stretch.sources)) + all_digits
+    for place, record in stretch.built.items():
+        size += len(record) - stretch.lengths[place] - ours[stretch.sources[place]] - len(str(lines[place]))
+    return size
+
+
+def write_records(path: Path, at: int, sources: Sources, stretch: Stretch) -> None:
+    """Put the stretch's records where they belong in a file, which is there."""
+    left = memoryview(records_of(sources, stretch))
+    with open(path, "r+b", buffering=0) as file:
+        while left:
+            written = os.pwrite(file.fileno(), left, at)
+            left, at = left[written:], at + written
 
 
 def piece_changed() -> BatchResultsError:

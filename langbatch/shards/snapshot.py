@@ -202,7 +202,7 @@ class SnapshotWriter:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(self._folder / name, flags, 0o600)
                 os.fchmod(descriptor, 0o600)
-                file = self._files[name] = WritebackFile(descriptor, _BLOCK_BYTES)
+                file = self._files[name] = WritebackFile(descriptor, self._folder / name, _BLOCK_BYTES)
         return file
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from input_files import AZURE, chat, write
 from langbatch import JobManager
-from langbatch.parallel import LARGE_BYTES, judging_executor, processes_for
+from langbatch.parallel import processes_for, sharing_executor
 from langbatch.pool import ProcessPool
 from langbatch.requests.validation import read_requests
 
@@ -115,28 +115,27 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "cores", "processes"),
-    [(LARGE_BYTES - 1, 64, 0), (LARGE_BYTES, 2, 0), (LARGE_BYTES, 3, 2), (LARGE_BYTES, 64, 8)],
+    ("size_bytes", "cores", "processes"), [(99, 64, 0), (100, 1, 0), (100, 2, 1), (100, 64, 8)]
 )
-def test_large_inputs_are_worth_processes_where_there_are_cores(
+def test_what_is_large_is_worth_processes_where_there_are_cores(
     size_bytes: int, cores: int, processes: int
 ) -> None:
-    assert processes_for(size_bytes, cores) == processes
+    assert processes_for(size_bytes, 100, cores) == processes
 
 
-def test_a_large_input_gets_a_pool_unless_an_executor_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_large_gets_a_pool_unless_an_executor_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
-    with judging_executor(None, LARGE_BYTES) as pool:
+    with sharing_executor(None, 100, 100) as pool:
         assert isinstance(pool, ProcessPool)
-        with judging_executor(pool, LARGE_BYTES) as same:
+        with sharing_executor(pool, 100, 100) as same:
             assert same is pool
-    with judging_executor(None, LARGE_BYTES - 1) as none:
+    with sharing_executor(None, 99, 100) as none:
         assert none is None
 
 
 def test_a_manager_judges_what_is_large_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
-    monkeypatch.setattr("langbatch.parallel.LARGE_BYTES", 1)
+    monkeypatch.setattr("langbatch.requests.validation.WORTH_REQUEST_BYTES", 1)
     path = write(tmp_path, [chat(f"r{number}", "text " * 200) for number in range(6000)])
     manager = JobManager(home=tmp_path / "home")
     assert manager.validate(path) == read_requests(path, AZURE)

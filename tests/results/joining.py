@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from langbatch.publish import publishing
 from langbatch.records import Outcome
 from langbatch.results.join import AttemptPieces, JoinReport, Piece, Verdict, join_shard
 
@@ -109,7 +110,7 @@ def join(
             pieces.append(Piece(number, path, part))
         attempts.append(AttemptPieces(number, tuple(pieces), Verdict(number, *item.verdict), item.sent))
     out, quarantine = folder / "joined.jsonl", folder / "quarantine.jsonl"
-    with out.open("wb") as sink, quarantine.open("wb") as aside:
+    with publishing(out) as sink, publishing(quarantine) as aside:
         report = join_shard(
             ids,
             [10 + place for place in range(len(ids))],

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from langbatch.results.facts import facts_of_range
-from langbatch.results.stretches import records_of
+from langbatch.results.stretches import write_records
 from results.joining import Tried, chat_body, encoded, http_failure, join, success
 from results.test_join_properties import IDS, tries
 
@@ -73,7 +73,7 @@ def test_a_long_piece_is_read_in_ranges_and_a_short_one_at_once(tmp_path: Path) 
         there = join(tmp_path, ids, Tried(rows, failed), executor=executor, range_bytes=20_000)
         size = (tmp_path / "00000-1-output.jsonl").stat().st_size
         assert executor.taken[facts_of_range] == pytest.approx(size / 20_000, rel=0.1)
-        assert executor.taken[records_of] == 1
+        assert executor.taken[write_records] == 1
     assert there == here
     assert there.report.tally.succeeded == 395
 
