@@ -12,13 +12,13 @@ from langbatch.parallel import in_order
 from langbatch.results.failures import Failures
 from langbatch.results.pieces import MAX_ROW_BYTES, piece_blocks
 from langbatch.results.rows import GarbledRow, Row, ids_in_garbage, quick_success, read_row
-from langbatch.results.skeletons import PlainRows, Shelf
+from langbatch.results.skeletons import PlainRows, Rows, Shelf, Skeleton
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 #: About what a range holds; a smaller file is read here, whatever executor there is.
-RANGE_BYTES: Final = 4 << 20
+RANGE_BYTES: Final = 2 << 20
 _SEARCH_BYTES: Final = 1 << 16
 
 #: Where the row lies, its bytes, whose it is, where our own keys go into a row that is otherwise copied
@@ -40,20 +40,28 @@ def facts(
         if oversized_bytes:
             yield [(offset, oversized_bytes, ids_in_garbage(text), OVERSIZED, None, None)]
             continue
+        if shelf.is_empty:
+            # What one row is like tells what to hold the others against.
+            first = text.find(b"\n") + 1 or len(text)
+            yield _facts_of_row(text[:first], offset, shelf, failures)
+            offset, text = offset + first, text[first:]
         skeleton, cut = shelf.cut(text)
         plain = skeleton.all_of(cut, text, offset) if skeleton is not None and by_columns else None
-        if plain is not None:
-            yield plain
-            continue
-        found: list[Fact] = []
-        rows = iter(cut)
-        at, size = 0, len(text)
-        while (at := shelf.run(skeleton, rows, text, at, offset, found.append)) < size:
-            newline = text.find(b"\n", at)
-            end_of_row = newline + 1 if newline >= 0 else size
-            found += _facts_of_row(text[at:end_of_row], offset + at, shelf, failures)
-            at = end_of_row
-        yield found
+        yield plain or _facts_one_by_one(skeleton, cut, text, offset, shelf, failures)
+
+
+def _facts_one_by_one(
+    skeleton: Skeleton | None, cut: Rows, text: bytes, offset: int, shelf: Shelf, failures: Failures
+) -> list[Fact]:
+    found: list[Fact] = []
+    rows = iter(cut)
+    at, size = 0, len(text)
+    while (at := shelf.run(skeleton, rows, text, at, offset, found.append)) < size:
+        newline = text.find(b"\n", at)
+        end_of_row = newline + 1 if newline >= 0 else size
+        found += _facts_of_row(text[at:end_of_row], offset + at, shelf, failures)
+        at = end_of_row
+    return found
 
 
 def one_by_one(file: BinaryIO, rows: PlainRows) -> Iterator[Fact]:

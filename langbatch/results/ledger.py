@@ -93,7 +93,7 @@ class Ledger:
         self.usage = UsageSum()
         self.quarantined = 0
         self._quarantine = quarantine
-        self._place_of = {custom_id: place for place, custom_id in enumerate(ids)}
+        self._place_of = dict(zip(ids, range(count), strict=True))
         if len(self._place_of) != count:
             raise ValueError("custom ids of a shard must differ")
         self.known = bytearray(count)

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from langbatch.records import Outcome
 from langbatch.results.members import SPACE, STRING, UNREADABLE, NotARow, members
 from langbatch.results.skeletons import Plain, Shelf
+
+if TYPE_CHECKING:
+    from langbatch.records import Outcome
 
 _EXPIRED_CODES: Final = frozenset({"batch_expired", "expired"})
 #: The name of the cancelled code is unverified (wire reference, section 4), so a family is taken.

@@ -25,7 +25,6 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import astuple
 
-from langbatch.records import Usage
 from langbatch.results.members import UNREADABLE, spans, spans_within
 from langbatch.results.usage import UsageSum
 
@@ -61,7 +60,7 @@ class PlainRows:
     lengths: array[int]
     custom_ids: list[str]
     splices: array[int]
-    usage: Usage
+    usage: UsageSum
 
     @property
     def start(self) -> int:
@@ -87,7 +86,7 @@ class Values(msgspec.Struct, gc=False):
 
 
 #: `Values`, or what has its members, but with a struct for its body: see `_decoder_of`.
-_Rows = list[Any]
+Rows = list[Any]
 
 _decode_lines: Final = msgspec.json.Decoder(Values).decode_lines
 _decode_string: Final = msgspec.json.Decoder(str).decode
@@ -210,7 +209,7 @@ class Skeleton:
         used = UsageSum()
         if self._usage is not None:
             used.add_all(columns[self._body.start // 2 + self._usage])
-        return PlainRows(offsets, lengths, custom_ids, array("I", splices), used.total())
+        return PlainRows(offsets, lengths, custom_ids, array("I", splices), used)
 
     def run(self, rows: Iterable[Any], text: bytes, at: int, offset: int, add: Add) -> int:
         """Add the rows of the text from `at` on, as long as they are this skeleton around the next of the
@@ -296,7 +295,11 @@ class Shelf:
         self._tight: Skeleton | None = None
         self._misses = 0
 
-    def cut(self, text: bytes) -> tuple[Skeleton | None, _Rows]:
+    @property
+    def is_empty(self) -> bool:
+        return self._latest is None
+
+    def cut(self, text: bytes) -> tuple[Skeleton | None, Rows]:
         """The values of each row of the text, and the skeleton they are meant for, if it is one alone. Of
         none, if not all of them can be read."""
         tight = self._tight
@@ -312,7 +315,9 @@ class Shelf:
         except UNREADABLE:
             return None, []
         if self._misses < _MAX_MISSES:
-            self._tight = _tight(self._latest, rows)
+            self._tight = tight = _tight(self._latest, rows)
+            if tight is not None:
+                return tight, tight.decode_lines(text)
         return None, rows
 
     def run(

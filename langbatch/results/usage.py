@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from langbatch.records import Usage
 from langbatch.results.members import UNREADABLE
+
+if TYPE_CHECKING:
+    from langbatch.records import Usage
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -39,11 +41,7 @@ def read_usage(raw: bytes | msgspec.Raw) -> Usage | None:
     """A response's `usage` object in langbatch's words; None where it says nothing or is unusual."""
     tokens = UsageSum()
     tokens.add(bytes(raw))
-    usage = tokens.total()
-    return None if usage == _NO_USAGE else usage
-
-
-_NO_USAGE: Final = Usage()
+    return tokens.total() if tokens.says_something else None
 
 
 class UsageSum:
@@ -67,18 +65,28 @@ class UsageSum:
         self._waiting += raws
         self._settle()
 
-    def add_sum(self, usage: Usage) -> None:
-        """Count what others have added up."""
-        sums = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
-        for place, tokens in enumerate(sums):
+    def add_sum(self, other: UsageSum) -> None:
+        """Count what another sum has counted."""
+        other._settle()
+        for place, tokens in enumerate(other._seen):
             if tokens is not None:
                 self._seen[place] = tokens + (self._seen[place] or 0)
 
+    @property
+    def says_something(self) -> bool:
+        self._settle()
+        return any(tokens is not None for tokens in self._seen)
+
     def total(self) -> Usage:
+        # Here, since processes that only add up are not to wait for it.
+        from langbatch.records import Usage
+
         self._settle()
         return Usage(*self._seen)
 
     def _settle(self) -> None:
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         try:
             usages = _usages_decoder.decode(b"[%b]" % b",".join(waiting))
