@@ -25,8 +25,8 @@ WORTH_REQUEST_BYTES: Final = 512 << 20
 WORTH_RESULT_BYTES: Final = 64 << 20
 #: As many cores as are kept busy at most: bounds what has been found and waits to be added up.
 _MOST_CORES: Final = 8
-#: Tasks under way beyond two for each core: what is done here while the first workers start.
-_SPARE: Final = 4
+#: Tasks under way beyond two for each core: what is done here while workers load what they need.
+_SPARE: Final = 8
 
 
 def in_order(

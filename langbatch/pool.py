@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from typing import IO, Any, Final, ParamSpec, TypeVar
+from typing import IO, Any, Final, Literal, ParamSpec, TypeVar
 
 from langbatch.pool_worker import READY
 
@@ -72,8 +72,10 @@ class ProcessPool(Executor):
         refused: list[Future[Any]] = []
         with self._lock:
             while self._waiting:
-                able = [worker for worker in self._workers if worker.able]
+                able = [worker for worker in self._workers if worker.state == "ready"]
                 worker = min(able, key=lambda worker: len(worker.begun), default=None)
+                if worker is None and any(worker.state == "starting" for worker in self._workers):
+                    break
                 if worker is not None and len(worker.begun) >= _TASKS_AT_ONCE:
                     break
                 future, task = self._waiting.popleft()
@@ -89,6 +91,9 @@ class ProcessPool(Executor):
         """Take the answers of a process; in a thread of its own."""
         try:
             worker.wait_until_ready()
+            with self._lock:
+                worker.state = "ready"
+            self._hand_out()
             while True:
                 succeeded, result = worker.answer()
                 with self._lock:
@@ -100,7 +105,7 @@ class ProcessPool(Executor):
                     future.set_exception(result)
         except Exception:  # noqa: BLE001 - it is gone, or its answer cannot be read, which leaves it out of step
             with self._lock:
-                worker.able = False
+                worker.state = "gone"
                 broken = list(worker.begun)
                 worker.begun.clear()
             worker.kill()
@@ -118,7 +123,8 @@ class _Worker:
 
     def __init__(self, listen: Callable[[_Worker], None]) -> None:
         self.begun: deque[Future[Any]] = deque()
-        self.able = True
+        #: What it is to do can be taken back, and done elsewhere, as long as it is not ready.
+        self.state: Literal["starting", "ready", "gone"] = "starting"
         self._process = subprocess.Popen(
             # Modules are found where they are found here, and nowhere else.
             [sys.executable, "-c", _WORKER, *(place or os.getcwd() for place in sys.path)],
