@@ -34,6 +34,7 @@ def copy_privately(source: str, folder: str) -> None:
 
 def join(folder: str, output: str, error: str, out: str) -> None:
     """Every shard's records, on disk. The files' names have `{}` for the shard's number."""
+    import langbatch.pool  # noqa: F401 - the import is no part of the work; that of its processes is
     from langbatch.publish import publishing
     from langbatch.results.join import AttemptPieces, Piece, Verdict, join_shard
     from langbatch.shards.snapshot import Snapshot
