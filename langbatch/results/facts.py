@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -97,20 +97,30 @@ def facts_of_range(path: Path, max_row_bytes: int, start: int, end: int) -> list
         return list(facts(file, max_row_bytes, start, end))
 
 
-def facts_in_ranges(
-    executor: Executor, file: BinaryIO, path: Path, max_row_bytes: int, range_bytes: int
-) -> Iterator[list[Fact] | PlainRows]:
-    """As `facts`, read by workers that see the file under the same path."""
+def facts_of_files(
+    executor: Executor, files: Sequence[tuple[BinaryIO, Path]], max_row_bytes: int, range_bytes: int
+) -> Iterator[Iterator[list[Fact] | PlainRows]]:
+    """As `facts` of each file, read by workers that see it under the same path; to be taken in their order,
+    each as a whole."""
+    ranges = [list(_ranges(file, max(range_bytes, 1))) for file, _ in files]
+    tasks = (
+        (path, max_row_bytes, start, end)
+        for (_, path), its_ranges in zip(files, ranges, strict=True)
+        for start, end in its_ranges
+    )
+    found = in_order(executor, facts_of_range, tasks)
+    for its_ranges in ranges:
+        yield chain.from_iterable(islice(found, len(its_ranges)))
+
+
+def _ranges(file: BinaryIO, range_bytes: int) -> Iterator[tuple[int, int]]:
+    """Stretches of about that many bytes that begin and end where rows do."""
     size = os.fstat(file.fileno()).st_size
-
-    def tasks() -> Iterator[tuple[Path, int, int, int]]:
-        start = 0
-        while start < size:
-            end = _row_start(file, min(start + max(range_bytes, 1), size), size)
-            yield path, max_row_bytes, start, end
-            start = end
-
-    return chain.from_iterable(in_order(executor, facts_of_range, tasks()))
+    start = 0
+    while start < size:
+        end = _row_start(file, min(start + range_bytes, size), size)
+        yield start, end
+        start = end
 
 
 def _row_start(file: BinaryIO, offset: int, size: int) -> int:

@@ -22,7 +22,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -30,7 +30,7 @@ import msgspec
 
 from langbatch.parallel import WORTH_RESULT_BYTES, in_order, sharing_executor
 from langbatch.records import Tally, Unsuccessful, Usage
-from langbatch.results.facts import RANGE_BYTES, facts, facts_in_ranges
+from langbatch.results.facts import RANGE_BYTES, facts, facts_of_files
 from langbatch.results.ledger import (
     FAILED,
     GARBLED,
@@ -86,27 +86,31 @@ def join_shard(
     """Write exactly one record for each of `ids`, in order, to `out`.
 
     `ids` are the shard's custom ids, all different; `line_numbers` their lines in the user's file.
-    `on_progress(done, total)` counts records written. Where pieces are larger than `range_bytes`, workers of
-    the `executor` read them in ranges of about that size and put records together; without one, processes
-    are started for it if there is enough to share. The records are the same to the byte.
+    `on_progress(done, total)` counts records written. Where a piece is larger than `range_bytes`, workers of
+    the `executor` read all of them in ranges of about that size and put records together; without one,
+    processes are started for it if there is enough to share. The records are the same to the byte.
     """
     if len(line_numbers) != len(ids):
         raise ValueError("every request has one id and one line number")
-    sizes = [piece.path.stat().st_size for attempt in attempts for piece in attempt.pieces]
+    attempts = sorted(attempts, key=lambda item: item.attempt)
+    paths = [piece.path for attempt in attempts for piece in attempt.pieces]
+    sizes = [path.stat().st_size for path in paths]
     with (
         sharing_executor(executor, sum(sizes), WORTH_RESULT_BYTES) as found_executor,
         ExitStack() as stack,
     ):
         sharing = found_executor if max(sizes, default=0) > range_bytes else None
         ledger = Ledger(ids, first_ordinal, quarantine)
-        for attempt in sorted(attempts, key=lambda item: item.attempt):
+        files = [(stack.enter_context(open(path, "rb", buffering=0)), path) for path in paths]
+        found = (facts(file, max_row_bytes) for file, _ in files)
+        if sharing is not None:
+            found = facts_of_files(sharing, files, max_row_bytes, range_bytes)
+        taken = zip(files, found, strict=True)
+        for attempt in attempts:
             ledger.open_attempt(attempt)
             for piece in attempt.pieces:
-                file = stack.enter_context(open(piece.path, "rb", buffering=0))
-                found = facts(file, max_row_bytes)
-                if sharing is not None and piece.path.stat().st_size > range_bytes:
-                    found = facts_in_ranges(sharing, file, piece.path, max_row_bytes, range_bytes)
-                ledger.take_piece(piece, file, found)
+                (file, _), its_facts = next(taken)
+                ledger.take_piece(piece, file, its_facts)
             ledger.take_verdict(attempt)
         tally, unsuccessful = _write_records(ledger, line_numbers, out, on_progress, sharing)
     return JoinReport(
@@ -210,7 +214,7 @@ def _row_of(ledger: Ledger, request: int) -> tuple[Row, int]:
         return ledger.winning_row(request), source.attempt
     if known == GARBLED:
         return Row(ledger.ids[request], "unreadable", "unreadable", None, _GARBLED_ERROR), source.attempt
-    return replace(source.ruling, custom_id=ledger.ids[request]), source.attempt
+    return msgspec.structs.replace(source.ruling, custom_id=ledger.ids[request]), source.attempt
 
 
 def _record(row: Row, line_number: int, attempt: int) -> bytes:

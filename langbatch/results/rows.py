@@ -11,7 +11,6 @@ Two readers give the same answer. `quick_success` takes rows as services write t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -43,8 +42,7 @@ class GarbledRow(Exception):
         self.custom_ids = custom_ids
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """A row that could be read. `response`, `error` and `extras` are JSON as it came, byte for byte.
 
     `error` is `null` exactly when `outcome` is `succeeded`; `code` is then empty.
