@@ -18,7 +18,6 @@ winning row lies; the second walks the requests in order and copies those rows.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ import msgspec
 
 from langbatch.parallel import WORTH_RESULT_BYTES, in_order, sharing_executor
 from langbatch.records import Tally, Unsuccessful, Usage
-from langbatch.results.facts import RANGE_BYTES, facts, facts_of_files
+from langbatch.results.facts import RANGE_BYTES, Fact, facts, facts_of_files
 from langbatch.results.ledger import (
     FAILED,
     GARBLED,
@@ -45,6 +44,7 @@ from langbatch.results.ledger import (
 )
 from langbatch.results.pieces import MAX_ROW_BYTES
 from langbatch.results.rows import Row
+from langbatch.results.skeletons import PlainRows
 from langbatch.results.stretches import Sources, Stretch, records_of, size_of, stretch_ends, write_records
 from langbatch.writeback import WritebackFile
 
@@ -102,8 +102,10 @@ def join_shard(
         sharing = found_executor if max(sizes, default=0) > range_bytes else None
         ledger = Ledger(ids, first_ordinal, quarantine)
         files = [(stack.enter_context(open(path, "rb", buffering=0)), path) for path in paths]
-        found = (facts(file, max_row_bytes) for file, _ in files)
-        if sharing is not None:
+        found: Iterator[Iterator[list[Fact] | PlainRows]]
+        if sharing is None:
+            found = (facts(file, max_row_bytes) for file, _ in files)
+        else:
             found = facts_of_files(sharing, files, max_row_bytes, range_bytes)
         taken = zip(files, found, strict=True)
         for attempt in attempts:
@@ -146,15 +148,18 @@ def _write_records(
     def stretches() -> Iterator[Stretch]:
         start = 0
         for end in stretch_ends(ledger.length):
+            these = slice(start, end)
             built = {}
-            for request in _without(ledger.splice, start, end):
+            for place in [place for place, splice in enumerate(ledger.splice[these]) if not splice]:
+                request = start + place
+                line = line_numbers[request]
                 row, attempt = _row_of(ledger, request)
-                built[request - start] = _record(row, line_numbers[request], attempt)
+                built[place] = _record(row, line, attempt)
                 if row.outcome != "succeeded":
                     outcomes[row.outcome] += 1
-                    ordinal, line = ledger.first + request, line_numbers[request]
-                    unsuccessful.append(Unsuccessful(ordinal, line, row.outcome, row.code, attempt))
-            these = slice(start, end)
+                    unsuccessful.append(
+                        Unsuccessful(ledger.first + request, line, row.outcome, row.code, attempt)
+                    )
             yield Stretch(
                 line_numbers[these],
                 ledger.source[these],
@@ -202,11 +207,6 @@ def _written(
         yield requests
 
 
-def _without(splices: array[int], start: int, end: int) -> Iterator[int]:
-    """Requests whose records are no copies."""
-    return (request for request, splice in enumerate(splices[start:end], start) if not splice)
-
-
 def _row_of(ledger: Ledger, request: int) -> tuple[Row, int]:
     """What the record of a request says, and the number of the attempt that it comes from."""
     known, source = ledger.known[request], ledger.source_of(request)
@@ -228,6 +228,6 @@ def _record(row: Row, line_number: int, attempt: int) -> bytes:
             attempt,
             b"null" if row.response is None else row.response,
             row.error,
-            b"".join(b", %b: %b" % extra for extra in row.extras),
+            b"".join([b", %b: %b" % extra for extra in row.extras]) if row.extras else b"",
         )
     )

@@ -82,11 +82,14 @@ def records_of(sources: Sources, stretch: Stretch) -> bytes:
 def size_of(sources: Sources, stretch: Stretch) -> int:
     """The bytes of the stretch's records, without reading its rows."""
     lines = stretch.lines
-    # What is ours in each record: its newline, and the keys, where each line's number has as many digits.
+    # What is ours in each record: its newline, and the keys. Numbers differ little in their digits.
     ours = [len((_OURS % attempt).replace("%d", "")) + 1 for _, attempt in sources]
-    digits = [len(str(line)) for line in (min(lines), max(lines))]
-    all_digits = len(lines) * digits[0] if digits[0] == digits[1] else sum(map(len, map(str, lines)))
-    size = sum(stretch.lengths) + sum(map(ours.__getitem__, stretch.sources)) + all_digits
+    our_bytes = sum(map(ours.__getitem__, stretch.sources))
+    if len(shortest := str(min(lines))) == len(str(max(lines))):
+        our_bytes += len(shortest) * len(lines)
+    else:
+        our_bytes += sum(map(len, map(str, lines)))
+    size = sum(stretch.lengths) + our_bytes
     for place, record in stretch.built.items():
         size += len(record) - stretch.lengths[place] - ours[stretch.sources[place]] - len(str(lines[place]))
     return size
