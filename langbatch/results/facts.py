@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 #: About what a range holds; a smaller file is read here, whatever executor there is.
-RANGE_BYTES: Final = 2 << 20
+RANGE_BYTES: Final = 4 << 20
 _SEARCH_BYTES: Final = 1 << 16
 
 #: Where the row lies, its bytes, whose it is, where our own keys go into a row that is otherwise copied

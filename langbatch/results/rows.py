@@ -42,7 +42,7 @@ class GarbledRow(Exception):
         self.custom_ids = custom_ids
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A row that could be read. `response`, `error` and `extras` are JSON as it came, byte for byte.
 
     `error` is `null` exactly when `outcome` is `succeeded`; `code` is then empty.

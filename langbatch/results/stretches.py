@@ -15,8 +15,8 @@ from typing import Final
 from langbatch.errors import BatchResultsError
 
 #: A stretch is so many requests at most, and about so many bytes; a longer row comes alone.
-_REQUESTS: Final = 512
-_BYTES: Final = 1 << 20
+_REQUESTS: Final = 1024
+_BYTES: Final = 2 << 20
 
 #: Our own keys, as they go into the row of a success.
 _OURS: Final = '"outcome": "succeeded", "line": %%d, "attempt": %d, '
