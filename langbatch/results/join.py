@@ -193,12 +193,12 @@ def _written(
     begun: deque[tuple[int, int]] = deque()
     path, start = out.path, out.tell()
 
-    def tasks() -> Iterator[tuple[Path, int, Sources, Stretch]]:
+    def tasks() -> Iterator[tuple[Path, int, int, Sources, Stretch]]:
         at = start
         for stretch in stretches:
             size = size_of(sources, stretch)
             begun.append((len(stretch.lines), size))
-            yield path, at, sources, stretch
+            yield path, at, size, sources, stretch
             at += size
 
     for _ in in_order(executor, write_records, tasks()):

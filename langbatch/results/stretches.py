@@ -95,9 +95,10 @@ def size_of(sources: Sources, stretch: Stretch) -> int:
     return size
 
 
-def write_records(path: Path, at: int, sources: Sources, stretch: Stretch) -> None:
-    """Put the stretch's records where they belong in a file, which is there."""
+def write_records(path: Path, at: int, size: int, sources: Sources, stretch: Stretch) -> None:
+    """Put the stretch's records where they belong in a file, which is there: `size` bytes from `at` on."""
     left = memoryview(records_of(sources, stretch))
+    assert len(left) == size, "records that lie between others have to fit"
     with open(path, "r+b", buffering=0) as file:
         while left:
             written = os.pwrite(file.fileno(), left, at)

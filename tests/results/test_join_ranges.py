@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,19 +15,23 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from langbatch.pool import ProcessPool
 from langbatch.results.facts import facts_of_range
 from langbatch.results.stretches import write_records
 from results.joining import Tried, chat_body, encoded, http_failure, join, success
 from results.test_join_properties import IDS, tries
 
 
-@pytest.fixture(scope="module", params=["threads", "processes"])
+@pytest.fixture(scope="module", params=["threads", "processes", "our processes"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     pool: Executor
-    if request.param == "threads":
-        pool = ThreadPoolExecutor(2)
-    else:
-        pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+    match request.param:
+        case "threads":
+            pool = ThreadPoolExecutor(2)
+        case "processes":
+            pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+        case _:
+            pool = ProcessPool(2)
     with pool:
         yield pool
 
@@ -76,6 +81,57 @@ def test_pieces_are_read_in_ranges_if_one_of_them_is_longer(tmp_path: Path) -> N
         assert executor.taken[write_records] == 1
     assert there == here
     assert there.report.tally.succeeded == 395
+
+
+class _Dying(ThreadPoolExecutor):
+    """Every second task's worker dies: before it has done anything, or after."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.tasks = 0
+        self.begun: set[object] = set()
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        self.tasks += 1
+        self.begun.add(function)
+        if self.tasks % 2:
+            return super().submit(function, *arguments, **named)
+        if self.tasks % 4:
+            function(*arguments, **named)
+        dead: Future[Any] = Future()
+        dead.set_exception(BrokenExecutor())
+        return dead
+
+
+def test_what_workers_that_die_were_to_read_and_write_is_done_here(tmp_path: Path) -> None:
+    ids = [f"r{number}" for number in range(5_000)]
+    rows = [encoded(success(custom_id, chat_body("x" * 100))) for custom_id in reversed(ids[5:])]
+    failed = [encoded(http_failure(custom_id, 400)) for custom_id in ids[:5]]
+    here = join(tmp_path, ids, Tried(rows, failed))
+    with _Dying() as executor:
+        there = join(tmp_path, ids, Tried(rows, failed), executor=executor, range_bytes=20_000)
+    assert executor.begun == {facts_of_range, write_records}
+    assert there == here
+
+
+def test_joins_start_processes_by_themselves_where_there_is_enough_to_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"r{number}" for number in range(3_000)]
+    rows = [encoded(success(custom_id, chat_body("x" * 100))) for custom_id in reversed(ids)]
+    here = join(tmp_path, ids, Tried(rows))
+    begun: list[int] = []
+
+    class Told(ProcessPool):
+        def __init__(self, processes: int) -> None:
+            begun.append(processes)
+            super().__init__(processes)
+
+    monkeypatch.setattr("langbatch.pool.ProcessPool", Told)
+    monkeypatch.setattr("langbatch.results.join.WORTH_RESULT_BYTES", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
+    assert join(tmp_path, ids, Tried(rows), range_bytes=20_000) == here
+    assert begun == [2]
 
 
 #: Rows of which a block of a piece holds many, and a range of a few hundred bytes one.
