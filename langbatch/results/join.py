@@ -51,6 +51,8 @@ from langbatch.writeback import WritebackFile
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from langbatch.pool import ProcessPool
+
 __all__ = ["AttemptPieces", "JoinReport", "Note", "Piece", "Verdict", "join_shard"]
 
 
@@ -183,12 +185,33 @@ def _written(
     sources: Sources, stretches: Iterator[Stretch], out: BinaryIO, executor: Executor | None
 ) -> Iterator[int]:
     """How many requests each stretch has, when its records are written."""
-    if executor is None or not isinstance(out, WritebackFile):
+    if executor is None:
         for stretch in stretches:
             out.write(records_of(sources, stretch))
             yield len(stretch.lines)
         return
-    # Whoever puts them together writes them, too: passing them on costs more.
+    from langbatch.pool import ProcessPool
+
+    if isinstance(executor, ProcessPool) and isinstance(out, WritebackFile):
+        yield from _written_in_place(sources, stretches, out, executor)
+        return
+    requests: deque[int] = deque()
+
+    def tasks() -> Iterator[tuple[Sources, Stretch]]:
+        for stretch in stretches:
+            requests.append(len(stretch.lines))
+            yield sources, stretch
+
+    for records in in_order(executor, records_of, tasks()):
+        out.write(records)
+        yield requests.popleft()
+
+
+def _written_in_place(
+    sources: Sources, stretches: Iterator[Stretch], out: WritebackFile, pool: ProcessPool
+) -> Iterator[int]:
+    """As `_written`, by processes on this machine that write what they put together: passing it on costs
+    more."""
     out.flush()
     begun: deque[tuple[int, int]] = deque()
     path, start = out.path, out.tell()
@@ -201,7 +224,7 @@ def _written(
             yield path, at, size, sources, stretch
             at += size
 
-    for _ in in_order(executor, write_records, tasks()):
+    for _ in in_order(pool, write_records, tasks()):
         requests, size = begun.popleft()
         out.pass_over(size)
         yield requests

@@ -10,7 +10,7 @@ from langbatch import JobManager
 from langbatch.emulator import RowError
 from langbatch.requests.ranges import judge_range
 from langbatch.results.facts import facts_of_range
-from langbatch.results.stretches import write_records
+from langbatch.results.stretches import records_of
 from support import requests_file, world
 
 REQUESTS = 5_000
@@ -40,6 +40,6 @@ def test_a_job_read_by_workers_has_one_result_per_request_in_input_order(tmp_pat
             job = manager.submit(source, **here.azure)
             status = manager.wait(job.id)
             results = list(manager.results(job.id))
-    assert executor.given == {judge_range, facts_of_range, write_records}
+    assert executor.given == {judge_range, facts_of_range, records_of}
     assert [result.custom_id for result in results] == ids
     assert (status.counts.succeeded, status.counts.errored) == (REQUESTS * 9 // 10, REQUESTS // 10)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from langbatch.pool import ProcessPool
 from langbatch.results.facts import facts_of_range
-from langbatch.results.stretches import write_records
+from langbatch.results.stretches import records_of
 from results.joining import Tried, chat_body, encoded, http_failure, join, success
 from results.test_join_properties import IDS, tries
 
@@ -78,7 +78,7 @@ def test_pieces_are_read_in_ranges_if_one_of_them_is_longer(tmp_path: Path) -> N
         there = join(tmp_path, ids, Tried(rows, failed), executor=executor, range_bytes=20_000)
         size = (tmp_path / "00000-1-output.jsonl").stat().st_size
         assert executor.taken[facts_of_range] == pytest.approx(size / 20_000 + 1, rel=0.1)
-        assert executor.taken[write_records] == 1
+        assert executor.taken[records_of] == 1
     assert there == here
     assert there.report.tally.succeeded == 395
 
@@ -110,8 +110,11 @@ def test_what_workers_that_die_were_to_read_and_write_is_done_here(tmp_path: Pat
     here = join(tmp_path, ids, Tried(rows, failed))
     with _Dying() as executor:
         there = join(tmp_path, ids, Tried(rows, failed), executor=executor, range_bytes=20_000)
-    assert executor.begun == {facts_of_range, write_records}
+    assert executor.begun == {facts_of_range, records_of}
     assert there == here
+    with ProcessPool(2) as pool:
+        pool.submit(os._exit, 3)
+        assert join(tmp_path, ids, Tried(rows, failed), executor=pool, range_bytes=20_000) == here
 
 
 def test_joins_start_processes_by_themselves_where_there_is_enough_to_share(
