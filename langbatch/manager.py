@@ -135,8 +135,8 @@ class JobManager:
     `profile` names targets and waits in `<home>/profiles.toml` (default `LANGBATCH_PROFILE`).
     `executor`, any of `concurrent.futures`, reads inputs and results in byte ranges; its workers must see the
     files under the same paths. Without one, processes of langbatch's own read inputs of 512 MiB or more and
-    results of 64 MiB or more, where there are two cores. Methods take a job's id or a unique prefix of it, and raise `JobNotFound` for
-    others.
+    results of 64 MiB or more, where there are two cores. Methods take a job's id or a unique prefix of it,
+    and raise `JobNotFound` for others.
 
     `on_event` is called with every event of the store (`langbatch.events`), whichever process makes it, in
     the thread of the method that finds it. Without `consumer`, from now on and while this manager is used;

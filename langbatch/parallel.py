@@ -38,7 +38,7 @@ def in_order(
     next finding is being made elsewhere, it does what nobody has begun. So it does what a worker that died,
     or none, was to do.
     """
-    from concurrent.futures import BrokenExecutor
+    from concurrent.futures import BrokenExecutor, CancelledError
 
     most = 2 * min(os.cpu_count() or 1, _MOST_CORES) + _SPARE
     waiting: deque[tuple[tuple[*_Ts], Future[_T]]] = deque()
@@ -54,7 +54,7 @@ def in_order(
             task, future = waiting.popleft()
             try:
                 found = future.result()
-            except BrokenExecutor:
+            except (BrokenExecutor, CancelledError):
                 found = function(*task)
             yield found
     finally:
@@ -83,7 +83,7 @@ def _begun(executor: Executor, function: Callable[[Unpack[_Ts]], _T], task: tupl
 
     try:
         return executor.submit(function, *task)
-    except RuntimeError as error:  # it is broken, or the program is ending
+    except (RuntimeError, OSError) as error:  # it is broken, cannot start a process, or has ended
         refused: Future[_T] = Future()
         refused.set_exception(BrokenExecutor(str(error)))
         return refused

@@ -21,8 +21,10 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from langbatch.pool_worker import serve; serve()"
-#: Tasks that a process has at once: the next is there when it ends one, however busy this process is.
+#: Tasks that a process has at once: the next is there when it ends one, however busy this process is. But
+#: one alone where the next is large: a pipe takes it at once only from whoever is reading.
 _TASKS_AT_ONCE: Final = 2
+_LARGE_TASK_BYTES: Final = 32 << 10
 #: Room for answers that this process has no time to read yet, where the system gives it.
 _PIPE_BYTES: Final = 1 << 20
 
@@ -36,6 +38,7 @@ class ProcessPool(Executor):
     """
 
     def __init__(self, processes: int) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._ended = False
         self._waiting: deque[tuple[Future[Any], bytes]] = deque()
@@ -55,17 +58,21 @@ class ProcessPool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if os.getpid() != self._process:
+            return  # a fork's copy: it has neither the threads nor the processes
         with self._lock:
             self._ended = True
             waiting = [future for future, _ in self._waiting]
             begun = [future for worker in self._workers for future in worker.begun]
-        if cancel_futures:
-            for future in waiting:
+        for future in waiting:
+            if cancel_futures:
                 future.cancel()
-        if wait:
-            wait_for(waiting + begun)
-        for worker in self._workers:
-            worker.end()
+        try:
+            if wait:
+                wait_for([future for future in waiting if not future.cancelled()] + begun)
+        finally:
+            for worker in self._workers:
+                worker.end()
 
     def _hand_out(self) -> None:
         """Give what waits to processes that have time."""
@@ -76,9 +83,11 @@ class ProcessPool(Executor):
                 worker = min(able, key=lambda worker: len(worker.begun), default=None)
                 if worker is None and any(worker.state == "starting" for worker in self._workers):
                     break
-                if worker is not None and len(worker.begun) >= _TASKS_AT_ONCE:
+                future, task = self._waiting[0]
+                most = 1 if len(task) > _LARGE_TASK_BYTES else _TASKS_AT_ONCE
+                if worker is not None and len(worker.begun) >= most:
                     break
-                future, task = self._waiting.popleft()
+                self._waiting.popleft()
                 if not future.set_running_or_notify_cancel():
                     continue
                 if worker is None:
@@ -140,13 +149,23 @@ class _Worker:
         with suppress(OSError, AttributeError):
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._listener = threading.Thread(target=listen, args=(self,), name="langbatch-pool", daemon=True)
-        self._listener.start()
+        try:
+            self._listener.start()
+        except RuntimeError as error:  # no more threads
+            self.kill()
+            self._process.communicate()
+            raise OSError(str(error)) from error
 
     def begin(self, future: Future[Any], task: bytes) -> None:
         self.begun.append(future)
-        with suppress(OSError):  # whoever listens to it hears that it is gone
+        try:
             self._tasks.write(task)
             self._tasks.flush()
+        except OSError:
+            pass  # whoever listens to it hears that it is gone
+        except BaseException:
+            self.kill()  # half a task leaves it out of step
+            raise
 
     def wait_until_ready(self) -> None:
         seen = b""

@@ -64,17 +64,19 @@ class _StepwiseSynced(io.FileIO):
         os.fsync(self.fileno())
 
     def close(self) -> None:
-        if self._syncing is not None:
+        if self._syncing is not None and self._syncing.ident is not None:
             self._syncing.join()  # its descriptor may be another file's right after
         super().close()
 
     def _begin_sync(self) -> None:
-        syncing = threading.Thread(target=self._sync_beside, name="langbatch-sync")
+        # Known before it runs: whatever interrupts this, `close` waits for it.
+        self._syncing = threading.Thread(target=self._sync_beside, name="langbatch-sync")
         try:
-            syncing.start()
+            self._syncing.start()
         except RuntimeError:
-            return  # no more threads, or the program is ending: all at the end, then
-        self._syncing, self._unsynced = syncing, 0
+            self._syncing = None  # no more threads, or the program is ending: all at the end, then
+        else:
+            self._unsynced = 0
 
     def _sync_beside(self) -> None:
         try:

@@ -97,11 +97,12 @@ def join_shard(
     attempts = sorted(attempts, key=lambda item: item.attempt)
     paths = [piece.path for attempt in attempts for piece in attempt.pieces]
     sizes = [path.stat().st_size for path in paths]
+    large = max(sizes, default=0) > range_bytes
     with (
-        sharing_executor(executor, sum(sizes), WORTH_RESULT_BYTES) as found_executor,
+        sharing_executor(executor, sum(sizes) if large else 0, WORTH_RESULT_BYTES) as found_executor,
         ExitStack() as stack,
     ):
-        sharing = found_executor if max(sizes, default=0) > range_bytes else None
+        sharing = found_executor if large else None
         ledger = Ledger(ids, first_ordinal, quarantine)
         files = [(stack.enter_context(open(path, "rb", buffering=0)), path) for path in paths]
         found: Iterator[Iterator[list[Fact] | PlainRows]]

@@ -17,7 +17,7 @@ import msgspec
 
 from langbatch.records import Outcome
 from langbatch.results.facts import OVERSIZED, Fact, one_by_one
-from langbatch.results.rows import Row, read_row
+from langbatch.results.rows import GarbledRow, Row, read_row
 from langbatch.results.skeletons import PlainRows
 from langbatch.results.stretches import piece_changed
 from langbatch.results.usage import UsageSum
@@ -221,8 +221,11 @@ class Ledger:
         return self.sources[self.source[request]]
 
     def winning_row(self, request: int) -> Row:
-        """What the winning row says."""
-        return self._failures.pop(request, None) or read_row(self.stored_row(request))
+        """What the winning row says. `BatchResultsError` where it no longer says anything."""
+        try:
+            return self._failures.pop(request, None) or read_row(self.stored_row(request))
+        except GarbledRow:
+            raise piece_changed() from None
 
     def _remember(self, request: int, row: Row | None, size: int) -> None:
         """Keep a winning row without success, or forget what it displaces."""

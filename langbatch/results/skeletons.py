@@ -39,7 +39,10 @@ _SUCCESS: Final = re.compile(rb"2[0-9][0-9]")
 #: Keys that a plain row has, and that its response has; `id` and `request_id` may come with them.
 _ROW_KEYS: Final = frozenset({"custom_id", "response", "error"})
 _RESPONSE_KEYS: Final = frozenset({"status_code", "body"})
+_RESPONSE_KEY: Final = b'"response":'
 _ABSENT: Final = Raw(b"")
+#: What the name of a struct's field may not hold.
+_NO_FIELD_NAME: Final = re.compile(r'["\\\x00-\x1f]')
 
 #: Whose the row is, where its key `response` begins, its usage object.
 Plain = tuple[str, int, bytes | None]
@@ -172,7 +175,8 @@ class Skeleton:
         places: dict[str, int] = {}
         for place in range(1, len(self._pieces), 2):
             literal = bytes(self._pieces[place + 1])
-            if (constant := constants.get(keys.get(place, ""))) is not None:
+            constant = constants.get(keys[place]) if place in keys else None
+            if constant is not None:
                 pieces[-1] = bytes(pieces[-1]) + constant + literal
             else:
                 pieces += [b"", literal]
@@ -275,14 +279,15 @@ def skeleton_of(line: bytes) -> Skeleton | None:
         places.setdefault(name, len(pieces) - 1)
         at = end
     pieces.append(line[at:] + b"\n")
-    literal = b"".join(pieces)
-    start = literal.find(b'"response":')
+    head = line[: row["response"][0]].rstrip(b" \t")
     if (
-        start < 0
-        or len(literal) > _MAX_LITERAL_BYTES
+        not head.endswith(_RESPONSE_KEY)
+        or sum(map(len, pieces)) > _MAX_LITERAL_BYTES
         or max(places["custom_id"], places.get("id", 0)) > places["body"]
     ):
         return None
+    ids = sum(row[key][1] - row[key][0] for key in ("custom_id", "id") if key in row)
+    start = len(head) - len(_RESPONSE_KEY) - ids
     return Skeleton(pieces, places, tuple(body), start)
 
 
@@ -383,6 +388,8 @@ class Shelf:
 def _tight(skeleton: Skeleton, rows: list[Values]) -> Skeleton | None:
     """The skeleton with what is the same in all of these rows that have its keys; None where that is nothing,
     or where there are too few to tell."""
+    if any(map(_NO_FIELD_NAME.search, skeleton.keys)):
+        return None
     least, most = _TELLING_ROWS
     bodies = [row.response.body for row in rows[:most] if row.response is not None]
     bodies = [body for body in bodies if tuple(body) == skeleton.keys]

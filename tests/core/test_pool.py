@@ -6,14 +6,16 @@ import os
 import select
 import subprocess
 import sys
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+import threading
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from input_files import AZURE, chat, write
 from langbatch import JobManager
-from langbatch.parallel import processes_for, sharing_executor
+from langbatch.parallel import in_order, processes_for, sharing_executor
 from langbatch.pool import ProcessPool
 from langbatch.requests.validation import read_requests
 
@@ -112,6 +114,48 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) 
         assert select.select([ends], [], [], PATIENCE_SECONDS)[0]
     finally:
         os.close(ends)
+
+
+def test_large_tasks_with_large_answers_never_wait_for_one_another() -> None:
+    with ProcessPool(1) as pool:
+        futures = [pool.submit(bytes.ljust, bytes(200_000), 3 << 20) for _ in range(6)]
+        assert [len(future.result(PATIENCE_SECONDS)) for future in futures] == [3 << 20] * 6
+
+
+def test_a_pool_whose_work_was_done_here_ends_without_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They start, and never get ready."""
+    never = tmp_path / "never"
+    never.write_text("#!/bin/sh\nexec sleep 600\n")
+    never.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(never))
+    with ProcessPool(2) as pool:
+        assert list(in_order(pool, pow, [(2, number) for number in range(40)])) == [
+            2**number for number in range(40)
+        ]
+
+
+def test_without_a_thread_to_listen_to_them_no_processes_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with ProcessPool(1) as pool:
+        assert list(in_order(pool, pow, [(2, 3)])) == [8]
+
+
+def test_what_others_have_cancelled_is_done_here() -> None:
+    class Cancelling(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+            future = super().submit(*arguments, **named)
+            future.cancel()
+            return future
+
+    with Cancelling(1) as executor:
+        assert list(in_order(executor, pow, [(2, number) for number in range(40)])) == [
+            2**number for number in range(40)
+        ]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from langbatch.results.failures import Failures
 from langbatch.results.rows import GarbledRow, quick_success, read_row
 from langbatch.results.skeletons import PlainRows
 from langbatch.results.usage import UsageSum
-from results.joining import encoded, success
+from results.joining import Tried, encoded, join, success
 from results.test_join_properties import bodies, rows
 
 #: What turns a sound row into another, or into none.
@@ -276,3 +276,32 @@ def test_gaps_left_out_do_not_hide_a_repeated_key(line: bytes) -> None:
     assert quick_success(line) is None
     with pytest.raises(GarbledRow):
         read_row(line)
+
+
+def _row(start: str, body: str, number: int) -> bytes:
+    return f'{{"custom_id":"r{number}",{start}{{"status_code":200,"body":{body}}},"error":null}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("start", "body"),
+    [
+        # The row's own key is spelled in another way than a body's key of that name.
+        ('"response" :', '{"response":"x","v":1}'),
+        ('"respons\\u0065":', '{"response":"x","v":1}'),
+        # Keys that no field of a struct may have, and the empty one.
+        ('"response":', '{"a\\"b":NUMBER,"v":1}'),
+        ('"response":', '{"a\\\\b":NUMBER,"v":1}'),
+        ('"response":', '{"a\\u0001b":NUMBER,"v":1}'),
+        ('"response":', '{"":"x","v":NUMBER}'),
+    ],
+    ids=["space", "escaped", "quote", "backslash", "control", "empty"],
+)
+def test_odd_keys_in_many_rows_alike_harm_nothing(tmp_path: Path, start: str, body: str) -> None:
+    ids = [f"r{number}" for number in range(40)]
+    rows = [_row(start, body.replace("NUMBER", str(number)), number) for number in range(40)]
+    joined = join(tmp_path, ids, Tried(rows))
+    for number, record in enumerate(joined.records):
+        response = json.loads(body.replace("NUMBER", str(number)))
+        assert (record["custom_id"], record["outcome"]) == (f"r{number}", "succeeded")
+        assert record["response"]["body"] == response
+    _require_agreement(b"\n".join([*rows, b""]))
