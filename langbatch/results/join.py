@@ -18,10 +18,11 @@ winning row lies; the second walks the requests in order and copies those rows.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -148,9 +149,10 @@ def _write_records(
     unsuccessful: list[Unsuccessful] = []
     sources = [(source.path, source.attempt) for source in ledger.sources]
 
+    ends = list(stretch_ends(ledger.length))
+
     def stretches() -> Iterator[Stretch]:
-        start = 0
-        for end in stretch_ends(ledger.length):
+        for start, end in pairwise([0, *ends]):
             these = slice(start, end)
             built = {}
             for place in [place for place, splice in enumerate(ledger.splice[these]) if not splice]:
@@ -171,13 +173,10 @@ def _write_records(
                 ledger.splice[these],
                 built,
             )
-            start = end
 
-    done = 0
-    for requests in _written(sources, stretches(), out, executor):
-        done += requests
+    for end, _ in zip(ends, _written(sources, stretches(), out, executor), strict=True):
         if on_progress is not None:
-            on_progress(done, count)
+            on_progress(end, count)
     outcomes["succeeded"] = count - len(unsuccessful)
     return Tally(**outcomes), unsuccessful
 
@@ -185,27 +184,16 @@ def _write_records(
 def _written(
     sources: Sources, stretches: Iterator[Stretch], out: BinaryIO, executor: Executor | None
 ) -> Iterator[int]:
-    """How many requests each stretch has, when its records are written."""
+    """The bytes of each stretch's records, when they are written."""
     if executor is None:
-        for stretch in stretches:
-            out.write(records_of(sources, stretch))
-            yield len(stretch.lines)
+        yield from (out.write(records_of(sources, stretch)) for stretch in stretches)
         return
     from langbatch.pool import ProcessPool
 
     if isinstance(executor, ProcessPool) and isinstance(out, WritebackFile):
         yield from _written_in_place(sources, stretches, out, executor)
         return
-    requests: deque[int] = deque()
-
-    def tasks() -> Iterator[tuple[Sources, Stretch]]:
-        for stretch in stretches:
-            requests.append(len(stretch.lines))
-            yield sources, stretch
-
-    for records in in_order(executor, records_of, tasks()):
-        out.write(records)
-        yield requests.popleft()
+    yield from map(out.write, in_order(executor, records_of, zip(repeat(sources), stretches, strict=False)))
 
 
 def _written_in_place(
@@ -214,21 +202,18 @@ def _written_in_place(
     """As `_written`, by processes on this machine that write what they put together: passing it on costs
     more."""
     out.flush()
-    begun: deque[tuple[int, int]] = deque()
     path, start = out.path, out.tell()
 
     def tasks() -> Iterator[tuple[Path, int, int, Sources, Stretch]]:
         at = start
         for stretch in stretches:
             size = size_of(sources, stretch)
-            begun.append((len(stretch.lines), size))
             yield path, at, size, sources, stretch
             at += size
 
-    for _ in in_order(pool, write_records, tasks()):
-        requests, size = begun.popleft()
+    for size in in_order(pool, write_records, tasks()):
         out.pass_over(size)
-        yield requests
+        yield size
 
 
 def _row_of(ledger: Ledger, request: int) -> tuple[Row, int]:

@@ -95,7 +95,7 @@ def size_of(sources: Sources, stretch: Stretch) -> int:
     return size
 
 
-def write_records(path: Path, at: int, size: int, sources: Sources, stretch: Stretch) -> None:
+def write_records(path: Path, at: int, size: int, sources: Sources, stretch: Stretch) -> int:
     """Put the stretch's records where they belong in a file, which is there: `size` bytes from `at` on."""
     left = memoryview(records_of(sources, stretch))
     assert len(left) == size, "records that lie between others have to fit"
@@ -103,6 +103,7 @@ def write_records(path: Path, at: int, size: int, sources: Sources, stretch: Str
         while left:
             written = os.pwrite(file.fileno(), left, at)
             left, at = left[written:], at + written
+    return size
 
 
 def piece_changed() -> BatchResultsError:
