@@ -69,13 +69,18 @@ class _Counting(ThreadPoolExecutor):
         return super().submit(function, *arguments, **named)
 
 
+def _five_failed_of(count: int, text: str) -> tuple[list[str], Tried]:
+    """So many requests, and what came back for them: in another order, and not for the first five."""
+    ids = [f"r{number}" for number in range(count)]
+    rows = [encoded(success(custom_id, chat_body(text))) for custom_id in reversed(ids[5:])]
+    return ids, Tried(rows, [encoded(http_failure(custom_id, 400)) for custom_id in ids[:5]])
+
+
 def test_pieces_are_read_in_ranges_if_one_of_them_is_longer(tmp_path: Path) -> None:
-    ids = [f"r{number}" for number in range(400)]
-    rows = [encoded(success(custom_id, chat_body("x" * 500))) for custom_id in reversed(ids[5:])]
-    failed = [encoded(http_failure(custom_id, 400)) for custom_id in ids[:5]]
-    here = join(tmp_path, ids, Tried(rows, failed))
+    ids, tried = _five_failed_of(400, "x" * 500)
+    here = join(tmp_path, ids, tried)
     with _Counting() as executor:
-        there = join(tmp_path, ids, Tried(rows, failed), executor=executor, range_bytes=20_000)
+        there = join(tmp_path, ids, tried, executor=executor, range_bytes=20_000)
         size = (tmp_path / "00000-1-output.jsonl").stat().st_size
         assert executor.taken[facts_of_range] == pytest.approx(size / 20_000 + 1, rel=0.1)
         assert executor.taken[records_of] == 1
@@ -104,17 +109,15 @@ class _Dying(ThreadPoolExecutor):
 
 
 def test_what_workers_that_die_were_to_read_and_write_is_done_here(tmp_path: Path) -> None:
-    ids = [f"r{number}" for number in range(5_000)]
-    rows = [encoded(success(custom_id, chat_body("x" * 100))) for custom_id in reversed(ids[5:])]
-    failed = [encoded(http_failure(custom_id, 400)) for custom_id in ids[:5]]
-    here = join(tmp_path, ids, Tried(rows, failed))
+    ids, tried = _five_failed_of(5_000, "x" * 100)
+    here = join(tmp_path, ids, tried)
     with _Dying() as executor:
-        there = join(tmp_path, ids, Tried(rows, failed), executor=executor, range_bytes=20_000)
+        there = join(tmp_path, ids, tried, executor=executor, range_bytes=20_000)
     assert executor.begun == {facts_of_range, records_of}
     assert there == here
     with ProcessPool(2) as pool:
         pool.submit(os._exit, 3)
-        assert join(tmp_path, ids, Tried(rows, failed), executor=pool, range_bytes=20_000) == here
+        assert join(tmp_path, ids, tried, executor=pool, range_bytes=20_000) == here
 
 
 def test_joins_start_processes_by_themselves_where_there_is_enough_to_share(
