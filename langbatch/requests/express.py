@@ -7,7 +7,6 @@ taken again one by one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,13 @@ import msgspec
 from langbatch.requests.frames import UNREADABLE
 from langbatch.requests.prompts import Prompts, Unfit
 from langbatch.requests.shapes import BodyShape
+from langbatch.requests.wrappings import (
+    BEGINS_BYTES,
+    NO_WRAPPING,
+    Wrapping,
+    Wrappings,
+    without_turns,
+)
 
 #: Prompts between two attempts to find out what they have in common, where they have little; and lines that
 #: are taken one by one after some in a row did not pass together.
@@ -26,18 +32,6 @@ _LEAST_HELP = 4096
 _PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
 #: What else a plain id's token has.
 _QUOTES = b'""'
-#: What stands around a prompt's text, with the lengths: the express's `middle` and what opens the prompt; and
-#: what closes it.
-_Setting = tuple[bytes, int, bytes, int]
-#: No line holds a newline.
-_NO_SETTING: _Setting = (b"\n", 1, b"\n", 1)
-#: How much of a prompt's beginning tells its instructions from others, how many are kept at once, and how
-#: long they may be without the others being dropped: bounds memory.
-_BEGINS_BYTES = 96
-_KNOWN_MOST = 256
-_LONG_BYTES = 16 << 10
-#: A message's text in a prompt. Behind an escaped quote it is part of a key, whose text it then is.
-_TEXT = re.compile(rb'"content"[ \t\r]*+:[ \t\r]*+("(?:[^"\\]++|\\.)*+")')
 _decode_text: Callable[[Any], object] = msgspec.json.Decoder(str).decode
 #: As strict with a string in proper UTF-8, and twice as quick: nothing is made of it.
 _pass_over_text: Callable[[Any], object] = msgspec.json.Decoder(msgspec.Raw).decode
@@ -120,52 +114,33 @@ class Express:
     _id_bytes: int = 1
     _tail_bytes: int = 0
     _other_bytes: int = 0
-    #: What stands around the last text of prompts, by how those begin; and that of the prompt before.
-    _settings: dict[bytes, _Setting] = field(default_factory=dict)
-    _setting: _Setting = _NO_SETTING
-    #: Prompts in none of these until one is learnt, and how many those were last.
+    #: The wrapping of the prompt before.
+    _wrapping: Wrapping = NO_WRAPPING
+    #: Prompts without a known wrapping until one is learnt, and how many those were last.
     _others: int = 4
     _patience: int = 4
     #: Lines still to be taken one by one.
     _careful: int = 0
     _prompts: Prompts = field(init=False)
+    _wrappings: Wrappings = field(init=False)
 
     def __post_init__(self) -> None:
         self._prompts = self.shape.prompts()
+        self._wrappings = Wrappings(self.shape, self.middle)
 
-    def learn_setting(self, prompt: bytes) -> None:
-        """Take the bytes around the last text of a sound prompt whose inputs are not counted.
-
-        Prompts often differ in that text alone, behind instructions that are always the same. Any other text
-        between the same bytes makes a prompt that is as sound.
-        """
-        if self.shape.count is not None:
-            return
-        texts = [*_TEXT.finditer(prompt)]
-        if not texts:
-            return
-        # The opening has the text's first quote: a text it must be.
-        opening, behind = self.middle + prompt[: texts[-1].start(1) + 1], prompt[texts[-1].end(1) :]
-        begins = prompt[:_BEGINS_BYTES]
-        known = self._settings.get(begins)
-        # A conversation begins with the same instructions as a single question, which are more common.
-        if known is None or len(opening) <= len(known[0]):
-            if len(self._settings) >= _KNOWN_MOST or len(opening) + len(behind) > _LONG_BYTES:
-                self._settings.clear()
-            self._setting = self._settings[begins] = opening, len(opening), behind, len(behind)
+    def learn(self, prompt: bytes) -> None:
+        """Take from a prompt what stands around its texts: others may differ in these alone."""
+        self._wrapping = self._wrappings.learn(prompt) or self._wrapping
 
     def run(self, lines: Lines, at: int) -> int:
         """Take lines from `at` on, up to the first that does not fit; where that begins."""
         starts, tokens, inputs = lines.starts, lines.tokens, lines.inputs
         taken, begun = len(tokens), len(starts)
         if not self._careful:
-            learnt = self._settings.copy(), self._setting
             stop, messages = self._take(lines, at)
             ids = b"".join(tokens[taken:]).translate(None, _PLAIN)
             if self._prompts.passed(messages) and ids == _QUOTES * (len(tokens) - taken):
                 return stop
-            # Perhaps taught by a line that did not pass.
-            self._settings, self._setting = learnt
             self._careful = _LEAST_HELP
             del tokens[taken:], starts[begun:]
             if inputs is not None:
@@ -178,102 +153,124 @@ class Express:
         """As `run`. If not `_careful`, ids may hold any letter, and of the messages decoded, whose number is
         the second value, `_prompts` knows whether they pass."""
         # Looked up once: this loop runs for every line that there is. A slice compared is quicker than
-        # `startswith` from a place on.
+        # `startswith` from a place on, and `in` and `get` are quicker than `find`.
         text, end, longest = lines.text, lines.end, lines.longest
         starts, tokens, inputs = lines.starts, lines.tokens, lines.inputs
-        find, rfind, view = text.find, text.rfind, memoryview(text)
+        find, view = text.find, memoryview(text)
         start, middle, longest_id, most_inputs = self.start, self.middle, self.longest_id, self.most_inputs
         start_bytes, middle_bytes, id_bytes = len(start), len(middle), self._id_bytes
         careful, count_inputs = bool(self._careful), self.shape.count
         decode_text = _pass_over_text if lines.is_utf8 else _decode_text
         decode, decode_carefully = self._prompts.decode, self._prompts.inputs
-        settings, others = self._settings, self._others
-        opening, opening_bytes, behind, behind_bytes = self._setting
+        wrapping_of, mark, others = self._wrappings.get, self._wrappings.mark, self._others
+        opening, opening_bytes, behind, behind_bytes, endings, turns = wrapping = self._wrapping
         tails, gap, tail_bytes, other_bytes = self.tails, self.gap, self._tail_bytes, self._other_bytes
-        lead = self.tail_start if gap is None else gap.before
-        lead_bytes = len(lead)
+        tail_start, tail_start_bytes = self.tail_start, len(self.tail_start)
         verdict: Verdict | None = None
-        found: Verdict | None
         number, messages = 1, 0
-        near = False
+        near = True
         while at < end:
-            near = False
             newline = find(b"\n", at)
             id_at = at + start_bytes
             if text[at:id_at] != start or newline - at > longest:
+                near = False
                 break
             id_end = id_at + id_bytes
             text_at = id_end + opening_bytes
             known = text[id_end:text_at] == opening
-            prompt_at = id_end + middle_bytes
-            if not known and text[id_end:prompt_at] != middle:
-                id_end = find(b'"', id_at, newline)
-                text_at = id_end + opening_bytes
-                known = text[id_end:text_at] == opening
+            if not known:
                 prompt_at = id_end + middle_bytes
-                if not 0 < id_end - id_at <= longest_id or text[id_end:prompt_at] != middle:
-                    break
-                id_bytes = id_end - id_at
-            near = True
-            tail_at = newline - tail_bytes
-            if text[tail_at : tail_at + lead_bytes] != lead:
-                tail_bytes, other_bytes = other_bytes, tail_bytes
-                tail_at = newline - tail_bytes
-                if text[tail_at : tail_at + lead_bytes] != lead:
-                    tail_at = rfind(self.tail_start, prompt_at, newline)
-                    tail_bytes = newline - tail_at
-            if tail_at <= prompt_at:
-                tail_bytes = 0
-                break
-            found = None if gap is None else gap.verdict_on(text, tail_at, newline)
+                other = wrapping_of(text[prompt_at : prompt_at + BEGINS_BYTES])
+                if other is None and text[id_end:prompt_at] != middle:
+                    id_end = find(b'"', id_at, newline)
+                    prompt_at = id_end + middle_bytes
+                    if not 0 < id_end - id_at <= longest_id or text[id_end:prompt_at] != middle:
+                        near = False
+                        break
+                    id_bytes = id_end - id_at
+                    other = wrapping_of(text[prompt_at : prompt_at + BEGINS_BYTES])
+                if other is not None:
+                    opening, opening_bytes, behind, behind_bytes, endings, turns = wrapping = other
+                    text_at = id_end + opening_bytes
+                    known = text[id_end:text_at] == opening
+                    if not known and text[id_end:prompt_at] != middle:
+                        near = False
+                        break
+            found: Verdict | None = None
+            if (
+                known
+                and endings
+                and (known_ending := endings.get(text[newline - mark : newline])) is not None
+            ):
+                ending, ending_bytes, found = known_ending
+                ends_at = newline - ending_bytes
+                if text[ends_at:newline] != ending:
+                    found = None
             if found is None:
-                found = tails.get(text[tail_at:newline])
-            if found is None or (found is not verdict and verdict is not None):
+                prompt_at = id_end + middle_bytes
+                tail_at = newline - tail_bytes
+                if text[tail_at : tail_at + tail_start_bytes] != tail_start:
+                    tail_bytes, other_bytes = other_bytes, tail_bytes
+                    tail_at = newline - tail_bytes
+                    if text[tail_at : tail_at + tail_start_bytes] != tail_start:
+                        tail_at = text.rfind(tail_start, prompt_at, newline)
+                        tail_bytes = newline - tail_at
+                if tail_at <= prompt_at:
+                    tail_bytes = 0
+                    break
+                ends_at = tail_at - behind_bytes
+                known = known and text[ends_at:tail_at] == behind
+                found = None if gap is None else gap.verdict_on(text, tail_at, newline)
+                if found is None:
+                    found = tails.get(text[tail_at:newline])
+                    if found is None:
+                        break
+                    if known and gap is None:
+                        self._wrappings.learn_ending(wrapping, text[tail_at:newline], found)
+                        mark = self._wrappings.mark
+            if found is not verdict and verdict is not None:
                 break
             verdict = found
             token = text[id_at - 1 : id_end + 1]
             if careful and token.translate(None, _PLAIN) != _QUOTES:
                 break
-            if not known:
-                setting = settings.get(text[prompt_at : prompt_at + _BEGINS_BYTES])
-                if setting is not None:
-                    self._setting = opening, opening_bytes, behind, behind_bytes = setting
-                    text_at = id_end + opening_bytes
-                    known = text[id_end:text_at] == opening
             if known:
-                text_end = tail_at - behind_bytes
-                known = text_at < text_end and text[text_end:tail_at] == behind
-                if known:
-                    try:
-                        decode_text(view[text_at - 1 : text_end])
-                    except UNREADABLE:
-                        # Several texts, for example: a longer conversation that begins and ends alike.
-                        known = False
+                # Nothing, and no text, where the opening and what is behind overlap.
+                written: bytes | memoryview = view[text_at - 1 : ends_at + 1]
+                if turns and (bracket := find(b"{", text_at, ends_at)) >= 0:
+                    written = without_turns(text, text_at - 1, bracket, ends_at + 1, turns)
+                try:
+                    decode_text(written)
+                except UNREADABLE:
+                    # Several texts, for example: a longer conversation that begins and ends alike.
+                    known = False
+                    tail_at = ends_at + behind_bytes
             if not known:
+                prompt = view[id_end + middle_bytes : tail_at]
                 try:
                     if careful:
-                        number = decode_carefully(view[prompt_at:tail_at])
+                        number = decode_carefully(prompt)
                     else:
-                        decoded = decode(view[prompt_at:tail_at])
+                        decoded = decode(prompt)
                         if count_inputs is not None:
                             number = count_inputs(decoded)
                         elif decoded.__class__ is list:
                             messages += len(decoded)
                 except (*UNREADABLE, Unfit):
                     break
+                if number > most_inputs:
+                    break
                 others -= 1
                 if not others:
                     # The less often the less it helps.
                     self._patience = others = min(2 * self._patience, _LEAST_HELP)
-                    self.learn_setting(text[prompt_at:tail_at])
-                    opening, opening_bytes, behind, behind_bytes = self._setting
-            if number > most_inputs:
-                break
+                    self.learn(bytes(prompt))
+                    opening, opening_bytes, behind, behind_bytes, endings, turns = wrapping = self._wrapping
             tokens.append(token)
             if inputs is not None:
                 inputs.append(number)
             at = newline + 1
             starts.append(at)
-        self.verdict, self.near, self._others = verdict, near, others
+        self.verdict, self.near, self._others, self._wrapping = verdict, near, others, wrapping
         self._id_bytes, self._tail_bytes, self._other_bytes = id_bytes, tail_bytes, other_bytes
         return at, messages

@@ -1,12 +1,14 @@
 """Which custom_ids occur twice, at eight bytes a request.
 
-One pass keeps a 64-bit hash of every id. Equal hashes are a suspicion, not a verdict: the file is read once
-more and the ids themselves are compared, so that no collision, made or met, refuses a good line.
+Ids that ascend, as counters do, are all different. For others one pass keeps a 64-bit hash of every id. Equal
+hashes are a suspicion, not a verdict: the file is read once more and the ids themselves are compared, so that
+no collision, made or met, refuses a good line.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -36,10 +38,14 @@ class Identities:
         self._exact = array("q")
         #: Folded hashes, only of ids that folding changes; the others' are their exact hashes.
         self._folded = array("q")
+        #: The last id while each has been behind the one before, shorter ones first; None from then on.
+        self._last: Token | None = b""
 
     def add(self, tokens: Sequence[Token]) -> None:
         self._exact.extend(map(self._hash, tokens))
         joined = b"\n".join(tokens)
+        if tokens and self._last is not None:
+            self._last = tokens[-1] if _ascend(self._last, tokens, joined) else None
         if joined.isascii() and joined == joined.lower():
             return
         for token in tokens:
@@ -49,6 +55,8 @@ class Identities:
 
     def suspects(self) -> Suspects | None:
         """What must be looked at again; None if all ids are surely different, however folded."""
+        if self._last is not None and not self._folded:
+            return None
         exact: set[int] = set()
         folded: set[int] = set()
         for part, others in zip(_split(self._exact), _split(self._folded, len(self._exact)), strict=True):
@@ -88,6 +96,18 @@ class Suspects:
             ):
                 self.similar += 1
                 self.first_similar_line = self.first_similar_line or line
+
+
+def _ascend(last: Token, tokens: Sequence[Token], joined: bytes) -> bool:
+    """Whether each of the tokens, the first behind `last`, is longer than the one before or greater. `joined`
+    are they by newlines, which none holds."""
+    first, size = tokens[0], len(tokens[0])
+    if (size, first) <= (len(last), last):
+        return False
+    if joined[size :: size + 1] == b"\n" * (len(tokens) - 1):  # all are as long as the first
+        return all(map(operator.lt, tokens, tokens[1:]))
+    sized = [(len(token), token) for token in tokens]
+    return all(map(operator.lt, sized, sized[1:]))
 
 
 def _split(values: array[int], for_count: int | None = None) -> Iterable[array[int]]:

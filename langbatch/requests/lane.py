@@ -225,7 +225,7 @@ class Lane:
             express = self._express = Express(
                 plan.shape, start, middle, pieces[main + 1], self._longest_id, self._most_inputs
             )
-            express.learn_setting(bytes(pieces[main]))
+            express.learn(bytes(pieces[main]))
             self._missed = 0
         if varying:
             name, place = varying[0]

@@ -43,6 +43,25 @@ def test_colliding_hashes_are_no_repeats(bits: int) -> None:
 
 
 @given(
+    st.lists(st.lists(st.integers(0, 30)), max_size=4),
+    st.booleans(),
+)
+def test_repeats_among_ascending_ids_are_found(blocks: list[list[int]], ordered: bool) -> None:
+    ids = [number for block in blocks for number in block]
+    if ordered:
+        ids = sorted(set(ids))
+    registry, cut = Identities(), iter(ids)
+    for block in blocks:
+        registry.add(tokens([f"id-{number}" for _, number in zip(block, cut, strict=False)]))
+    suspects = registry.suspects()
+    assert (suspects is None) == (len(set(ids)) == len(ids))
+
+
+def test_ids_that_ascend_but_for_their_case_are_told_of() -> None:
+    assert repeats(["A", "a", "b"], Identities()) == ([], 1)
+
+
+@given(
     st.lists(st.sampled_from(["a", "A", "b", "ß", "SS", "ss", "é", "e\u0301", "É", "ﬁ", "fi"]), max_size=12)
 )
 def test_findings_are_those_of_a_plain_search(ids: list[str]) -> None:
