@@ -449,3 +449,32 @@ def test_lane_takes_a_last_text_behind_the_same_instructions() -> None:
         assert lane.accept(good.replace(b"@@", fine)) == b'"u"'
     for bad in (b'"', b"\\", b"\\ud800", b"\xff", b'", "content": "', b'", "role": "user', b'"}, "', b"\0"):
         assert lane.accept(good.replace(b"@@", bad)) is None
+
+
+def test_lane_tells_lines_apart_that_begin_and_end_as_known_ones_do() -> None:
+    """The last 32 bytes of a line, an id's length and a prompt's beginning lead to what is compared, no more."""
+    told = (
+        "be short, keep to the facts that are given, ask one question if any is missing; no lists or tables"
+    )
+    ends = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0}
+
+    def one(custom_id: str, told: str, **more: object) -> dict[str, Any]:
+        request = conversation(custom_id, told, "text")
+        return {**request, "body": {**request["body"], "top_p": 1, **more, **ends}}
+
+    lane, agreed = primed(AZURE, *(line(one(f"t{n}", told, seed=0)) for n in range(9)))
+    good = line(one("tx", told, seed=0))
+    check(lane, agreed, AZURE, good)
+    assert lane.accept(good) == b'"tx"'
+    for was, by in (
+        (b'"top_p": 1', b'"top_p": x'),
+        (b'"top_p": 1', b'"top_p": "'),
+        (b'"dep"', b'"dfp"'),
+        (b'"dep"', b'"dep, '),
+        (b'"POST"', b'"PAST"'),
+    ):
+        for instructions in (told.encode(), b"others"):
+            for custom_id in (b"tx", b"longer"):
+                text = good.replace(was, by).replace(told.encode(), instructions).replace(b"tx", custom_id)
+                assert lane.accept(text) is None
+                check(lane, agreed, AZURE, text)
