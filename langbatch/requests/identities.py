@@ -104,7 +104,7 @@ def _ascend(last: Token, tokens: Sequence[Token], joined: bytes) -> bool:
     first, size = tokens[0], len(tokens[0])
     if (size, first) <= (len(last), last):
         return False
-    if joined[size :: size + 1] == b"\n" * (len(tokens) - 1):  # all are as long as the first
+    if len(tokens[-1]) == size and joined[size :: size + 1] == b"\n" * (len(tokens) - 1):  # all have the size
         return all(map(operator.lt, tokens, tokens[1:]))
     sized = [(len(token), token) for token in tokens]
     return all(map(operator.lt, sized, sized[1:]))
