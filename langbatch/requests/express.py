@@ -1,8 +1,8 @@
 """The quickest way: lines that differ from an accepted one in custom_id and prompt alone, byte for byte.
 
-Each line costs a handful of comparisons and one decoding of its prompt. What needs Python's own loop (the
-letters of ids, keys that repeat) is asked once for all lines taken in a row; if the answer is no, they are
-taken again one by one.
+Each line costs a handful of comparisons and one decoding of its prompt, or only of the texts in it where what
+stands around these is known, too (see `wrappings`). What needs Python's own loop (the letters of ids, keys
+that repeat) is asked once for all lines taken in a row; if the answer is no, they are taken again one by one.
 """
 
 from __future__ import annotations
@@ -114,8 +114,9 @@ class Express:
     _id_bytes: int = 1
     _tail_bytes: int = 0
     _other_bytes: int = 0
-    #: The wrapping of the prompt before.
+    #: The wrapping of the prompt before, and whether a bracket in the last text that had one was a turn's.
     _wrapping: Wrapping = NO_WRAPPING
+    _brackets_tell: bool = True
     #: Prompts without a known wrapping until one is learnt, and how many those were last.
     _others: int = 4
     _patience: int = 4
@@ -153,7 +154,7 @@ class Express:
         """As `run`. If not `_careful`, ids may hold any letter, and of the messages decoded, whose number is
         the second value, `_prompts` knows whether they pass."""
         # Looked up once: this loop runs for every line that there is. A slice compared is quicker than
-        # `startswith` from a place on, and `in` and `get` are quicker than `find`.
+        # `startswith` from a place on, a `get` of one than a `find`, and one of over 500 bytes takes long.
         text, end, longest = lines.text, lines.end, lines.longest
         starts, tokens, inputs = lines.starts, lines.tokens, lines.inputs
         find, view = text.find, memoryview(text)
@@ -165,6 +166,7 @@ class Express:
         wrapping_of, mark, others = self._wrappings.get, self._wrappings.mark, self._others
         opening, opening_bytes, behind, behind_bytes, endings, turns = wrapping = self._wrapping
         tails, gap, tail_bytes, other_bytes = self.tails, self.gap, self._tail_bytes, self._other_bytes
+        brackets_tell = self._brackets_tell
         tail_start, tail_start_bytes = self.tail_start, len(self.tail_start)
         verdict: Verdict | None = None
         number, messages = 1, 0
@@ -180,32 +182,29 @@ class Express:
             known = text[id_end:text_at] == opening
             if not known:
                 prompt_at = id_end + middle_bytes
-                other = wrapping_of(text[prompt_at : prompt_at + BEGINS_BYTES])
-                if other is None and text[id_end:prompt_at] != middle:
+                if text[id_end:prompt_at] != middle:
                     id_end = find(b'"', id_at, newline)
                     prompt_at = id_end + middle_bytes
                     if not 0 < id_end - id_at <= longest_id or text[id_end:prompt_at] != middle:
                         near = False
                         break
                     id_bytes = id_end - id_at
-                    other = wrapping_of(text[prompt_at : prompt_at + BEGINS_BYTES])
-                if other is not None:
-                    opening, opening_bytes, behind, behind_bytes, endings, turns = wrapping = other
                     text_at = id_end + opening_bytes
                     known = text[id_end:text_at] == opening
-                    if not known and text[id_end:prompt_at] != middle:
-                        near = False
-                        break
+                if not known:
+                    other = wrapping_of(text[prompt_at : prompt_at + BEGINS_BYTES])
+                    if other is not None:
+                        opening, opening_bytes, behind, behind_bytes, endings, turns = wrapping = other
+                        text_at = id_end + opening_bytes
+                        known = text[id_end:text_at] == opening
             found: Verdict | None = None
-            if (
-                known
-                and endings
-                and (known_ending := endings.get(text[newline - mark : newline])) is not None
-            ):
-                ending, ending_bytes, found = known_ending
-                ends_at = newline - ending_bytes
-                if text[ends_at:newline] != ending:
-                    found = None
+            if known and endings:
+                known_ending = endings.get(text[newline - mark : newline])
+                if known_ending is not None:
+                    ending, ending_bytes, found = known_ending
+                    ends_at = newline - ending_bytes
+                    if text[ends_at:newline] != ending:
+                        found = None
             if found is None:
                 prompt_at = id_end + middle_bytes
                 tail_at = newline - tail_bytes
@@ -236,15 +235,20 @@ class Express:
                 break
             if known:
                 # Nothing, and no text, where the opening and what is behind overlap.
-                written: bytes | memoryview = view[text_at - 1 : ends_at + 1]
-                if turns and (bracket := find(b"{", text_at, ends_at)) >= 0:
-                    written = without_turns(text, text_at - 1, bracket, ends_at + 1, turns)
+                written = view[text_at - 1 : ends_at + 1]
+                cut = None
+                if turns and brackets_tell and find(b"{", text_at, ends_at) >= 0:
+                    cut = without_turns(text, text_at - 1, ends_at + 1, turns)
+                    brackets_tell = cut is not None
                 try:
-                    decode_text(written)
+                    decode_text(written if cut is None else cut)
                 except UNREADABLE:
-                    # Several texts, for example: a longer conversation that begins and ends alike.
                     known = False
                     tail_at = ends_at + behind_bytes
+                    if turns and cut is None:
+                        cut = without_turns(text, text_at - 1, ends_at + 1, turns)
+                        known = cut is not None and _is_text(decode_text, cut)
+                        brackets_tell = known
             if not known:
                 prompt = view[id_end + middle_bytes : tail_at]
                 try:
@@ -272,5 +276,14 @@ class Express:
             at = newline + 1
             starts.append(at)
         self.verdict, self.near, self._others, self._wrapping = verdict, near, others, wrapping
+        self._brackets_tell = brackets_tell
         self._id_bytes, self._tail_bytes, self._other_bytes = id_bytes, tail_bytes, other_bytes
         return at, messages
+
+
+def _is_text(decode_text: Callable[[Any], object], written: bytes) -> bool:
+    try:
+        decode_text(written)
+    except UNREADABLE:
+        return False
+    return True

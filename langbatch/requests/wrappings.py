@@ -7,7 +7,7 @@ text makes a prompt that is as sound. It is proven by decoding a prompt that is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -20,10 +20,12 @@ from langbatch.requests.shapes import BodyShape
 BEGINS_BYTES = 96
 _KNOWN_MOST = 256
 _LONG_BYTES = 16 << 10
-#: How much of a line's end tells it from others, if all have as much, and how many are kept.
-_MARK_BYTES = 32
+#: How much of a line's end tells it from others, if all have as much; what ends with less than the short one
+#: has a place only if it was the first; how many are kept.
+_MARK_BYTES = 128
+_SHORT_MARK = 32
 _ENDINGS_MOST = 1024
-#: Turns kept, and brackets in a text that are no turn before it is left at that.
+#: Turns kept, and how many brackets in a text may be none of them before it is left at that.
 _TURNS_MOST = 4
 _PATIENCE = 2
 #: A message's text in a prompt. Behind an escaped quote it is part of a key, whose text it then is.
@@ -46,10 +48,6 @@ class Ending(NamedTuple):
     ending: bytes
     size: int
     verdict: Any
-
-
-#: No line ends with a newline.
-NO_ENDING = Ending(b"\n", 1, None)
 
 
 class Wrapping(NamedTuple):
@@ -77,7 +75,7 @@ class Wrappings:
         self._before = before
         self._prompts = None if shape.count else shape.prompts()
         self._known: dict[bytes, Wrapping] = {}
-        #: Endings by what is behind the text, and how many they are.
+        #: Endings by what is behind the text, and how many they are in all.
         self._endings: dict[bytes, dict[bytes, Ending]] = {}
         self._endings_count = 0
         #: How many of a line's last bytes tell its ending from others: no ending is shorter.
@@ -92,50 +90,59 @@ class Wrappings:
         texts = [*_TEXT.finditer(prompt)] if self._prompts else []
         if not texts:
             return None
-        opening, behind = prompt[: texts[-1].start(1) + 1], prompt[texts[-1].end(1) - 1 :]
-        begins = prompt[:BEGINS_BYTES]
+        begins, place = prompt[:BEGINS_BYTES], len(texts) - 1
         known = self._known.get(begins)
-        # A conversation begins with the same instructions as a single question, whose wrapping fits both.
-        if known is not None and known.opening_size < len(self._before) + len(opening):
-            start = known.opening_size - len(self._before)
-            self._learn_turns(
-                {
-                    prompt[text.end(1) - 1 : other.start(1) + 1]
-                    for text, other in pairwise(texts)
-                    if text.start(1) >= start - 1
-                }
-            )
-            return self._known[begins]
-        if not self._is_sound(opening + b"x" + behind):
-            return known
-        if len(self._known) >= _KNOWN_MOST or len(opening) + len(behind) > _LONG_BYTES:
+        if known is not None:
+            # Conversations begin with the instructions of a question; two of them with no more than that.
+            opening = known.opening[len(self._before) :]
+            while place and prompt[: texts[place].start(1)] != opening[: texts[place].start(1)]:
+                place -= 1
+        opening = self._before + prompt[: texts[place].start(1) + 1]
+        behind = prompt[texts[-1].end(1) - 1 :]
+        # Instructions that vary are rare: those known are not given up for them.
+        if known is None or (place and len(opening) < known.opening_size):
+            self._learn_wrapping(begins, opening, behind)
+        self._learn_turns(
+            prompt[text.end(1) - 1 : other.start(1) + 1] for text, other in pairwise(texts[place:])
+        )
+        return self._known.get(begins)
+
+    def _learn_wrapping(self, begins: bytes, opening: bytes, behind: bytes) -> None:
+        if not self._is_sound(opening[len(self._before) :] + b"x" + behind):
+            return
+        # A wrapping that becomes shorter may have another behind it.
+        many = max(len(self._known), len(self._endings)) >= _KNOWN_MOST
+        if many or len(opening) + len(behind) > _LONG_BYTES:
             self._known.clear()
             self._forget_endings()
             self._endings.clear()
-        opening, endings = self._before + opening, self._endings.setdefault(behind, {})
+        endings = self._endings.setdefault(behind, {})
         wrapping = Wrapping(opening, len(opening), behind, len(behind), endings, ())
-        wrapping = self._known[begins] = self._with_turns(wrapping)
-        return wrapping
+        self._known[begins] = self._with_turns(wrapping)
 
     def learn_ending(self, wrapping: Wrapping, tail: bytes, verdict: object) -> None:
-        """Know from now on what lines are that end with the wrapping's last bytes and `tail`."""
+        """Know from now on what lines are that end with the wrapping's last bytes and `tail`, unless others
+        that end almost alike are known."""
         ending, size = wrapping.behind + tail, wrapping.behind_size + len(tail)
-        if size > _LONG_BYTES:
+        if size > _LONG_BYTES or (size < _SHORT_MARK and self._endings_count):
             return
         if size < self.mark or self._endings_count >= _ENDINGS_MOST:
             self.mark = min(self.mark, size)
             self._forget_endings()
-        self._endings_count += 1
-        wrapping.endings[ending[-self.mark :]] = Ending(ending, size, verdict)
+        mark = ending[-self.mark :]
+        if mark not in wrapping.endings:
+            wrapping.endings[mark] = Ending(ending, size, verdict)
+            self._endings_count += 1
 
     def _forget_endings(self) -> None:
         for endings in self._endings.values():
             endings.clear()
         self._endings_count = 0
 
-    def _learn_turns(self, turns: set[bytes]) -> None:
-        new = turns - {*self._turns}
-        if not new or len(self._turns) + len(new) > _TURNS_MOST or sum(map(len, new)) > _LONG_BYTES:
+    def _learn_turns(self, turns: Iterable[bytes]) -> None:
+        new = [turn for turn in dict.fromkeys(turns) if turn not in self._turns]
+        new = new[: _TURNS_MOST - len(self._turns)]
+        if not new or sum(map(len, new)) > _LONG_BYTES:
             return
         for turn in new:
             # Without a bracket no message ends: such a turn will not be found sound.
@@ -144,13 +151,21 @@ class Wrappings:
             self._known[begins] = self._with_turns(wrapping)
 
     def _with_turns(self, wrapping: Wrapping) -> Wrapping:
-        """With the turns known, if any two may follow one another between the wrapping's bytes: what may
-        stand behind a turn is decided by the message that it begins, so any number may."""
+        """With those turns known of which any number may stand in a text, in any order.
+
+        That is so if any two may. A sound turn ends one message and begins another, for no message has two
+        texts: what may follow it is decided by its own bytes alone.
+        """
         opening = wrapping.opening[len(self._before) :]
-        for one, other in product(self._turns, repeat=2):
-            if not self._is_sound(b"x".join((opening, one, other, wrapping.behind))):
-                return wrapping
-        return wrapping._replace(turns=tuple(self._turns.values()))
+        kept: tuple[Turn, ...] = ()
+        for turn in self._turns.values():
+            tried = (*kept, turn)
+            if all(
+                self._is_sound(b"x".join((opening, one.turn, other.turn, wrapping.behind)))
+                for one, other in product(tried, repeat=2)
+            ):
+                kept = tried
+        return wrapping._replace(turns=kept)
 
     def _is_sound(self, prompt: bytes) -> bool:
         assert self._prompts is not None
@@ -161,19 +176,20 @@ class Wrappings:
         return True
 
 
-def without_turns(text: bytes, start: int, bracket: int, end: int, turns: tuple[Turn, ...]) -> bytes:
-    """One JSON string that is sound if and only if all those are that `turns` make of a text.
+def without_turns(text: bytes, start: int, end: int, turns: tuple[Turn, ...]) -> bytes | None:
+    """One JSON string that is sound if and only if all are that `turns` make of a text; None if it is one.
 
-    The text goes from its quote at `start` to that before `end`; its first `{` is at `bracket`. Where strings
-    met, the one has a letter, which neither an escape nor a character can have in it: a turn's bytes behind a
-    backslash, for example, are no turn, and make no sound string here.
+    The text goes from its quote at `start` to that before `end`. Where strings met, the one has a letter,
+    which neither an escape nor a character can have in it: a turn's bytes behind a backslash, for example,
+    are no turn, and make no sound string here.
     """
     parts = []
-    patience = _PATIENCE
+    bracket, patience = text.find(b"{", start, end), _PATIENCE
     while bracket >= 0:
         for turn, size, ahead in turns:
             at = bracket - ahead
-            if text[at : at + size] == turn:
+            # No quote both begins a text and ends it.
+            if at >= start and text[at : at + size] == turn:
                 parts.append(text[start:at])
                 start = bracket = at + size
                 break
@@ -183,5 +199,7 @@ def without_turns(text: bytes, start: int, bracket: int, end: int, turns: tuple[
             patience -= 1
             bracket += 1
         bracket = text.find(b"{", bracket, end)
+    if not parts:
+        return None
     parts.append(text[start:end])
     return b"x".join(parts)

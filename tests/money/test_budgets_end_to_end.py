@@ -403,7 +403,7 @@ def tell(story: Story, folder: Path) -> None:
             live("retry")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(STORIES)
 def test_the_service_is_never_paid_more_than_the_budget(story: Story) -> None:
     with tempfile.TemporaryDirectory() as folder:

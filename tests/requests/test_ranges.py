@@ -148,8 +148,8 @@ def test_a_file_that_is_replaced_between_ranges_is_refused(tmp_path: Path) -> No
 
     class Replacing(ThreadPoolExecutor):
         def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
-            path.unlink(missing_ok=True)
-            write(tmp_path, [chat("other")])
+            # At no moment is there none: a worker may be opening it.
+            write(tmp_path, [chat("other")], "other.jsonl").replace(path)
             return super().submit(*arguments, **named)
 
     with Replacing(1) as executor, pytest.raises(BatchValidationError) as caught:

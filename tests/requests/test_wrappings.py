@@ -47,9 +47,7 @@ def is_taken(wrapping: Wrapping, value: bytes) -> bool:
     start, end = wrapping.opening_size, len(line) - wrapping.behind_size
     if not line.startswith(wrapping.opening) or line[end:] != wrapping.behind:
         return False
-    text = line[start - 1 : end + 1]
-    if (bracket := line.find(b"{", start, end)) >= 0:
-        text = without_turns(line, start - 1, bracket, end + 1, wrapping.turns)
+    text = without_turns(line, start - 1, end + 1, wrapping.turns) or line[start - 1 : end + 1]
     try:
         _decode_text(text)
     except UNREADABLE:
@@ -91,6 +89,51 @@ def test_no_turn_is_learnt_whose_message_lacks_a_role_behind_another() -> None:
     assert not is_taken(wrapping, without_role)
 
 
+def test_conversations_alone_are_known_up_to_their_first_question() -> None:
+    wrapping = learnt(prompt(b"x", b"y", b"z"), prompt(b"a", b"b", b"c"))
+    assert is_taken(wrapping, prompt(b"1", b"2", b"3", b"4", b"5"))
+
+
+def test_instructions_that_vary_take_nothing_from_those_known() -> None:
+    other = prompt(b"x").replace(b"No lists.", b"No tables.")
+    wrapping = learnt(prompt(b"x"), other, other)
+    assert is_taken(wrapping, prompt(b"a"))
+    assert not is_taken(wrapping, other)
+
+
+def test_a_turn_that_fits_behind_no_other_leaves_the_others() -> None:
+    wrapping = learnt(prompt(b"x"), prompt(b"x", b"y", b"z", last=(2,)), prompt(b"x", b"y", b"z"))
+    assert is_taken(wrapping, prompt(b"a", b"b", b"c"))
+
+
+def test_what_is_learnt_is_bounded() -> None:
+    wrappings = Wrappings(CHAT, BEFORE)
+
+    def bounded() -> bool:
+        sizes = len(wrappings._known), len(wrappings._endings)
+        return max(sizes) <= 256 and sum(map(len, wrappings._endings.values())) <= 1024
+
+    for number in range(280):
+        # Each differs from what is known one message earlier, and ends otherwise.
+        texts = [b"x"] * (290 - number) + [b"%d" % number] * 2
+        assert wrappings.learn(prompt(*texts)[:-1] + b" " * number + b"]")
+        assert bounded()
+    for number in range(1_500):
+        wrapping = wrappings.learn(prompt(b"x").replace(b"Be short", b"%d" % number))
+        assert wrapping is not None
+        wrappings.learn_ending(wrapping, b', "seed": %d}}' % number + b" " * 40, None)
+        assert bounded()
+
+
+def test_of_endings_that_end_alike_the_first_is_known() -> None:
+    wrappings = Wrappings(CHAT, BEFORE)
+    wrapping = wrappings.learn(prompt(b"x"))
+    assert wrapping is not None
+    for number in range(3_000):
+        wrappings.learn_ending(wrapping, b', "seed": %d, "stop": "%s"}}' % (number % 2, b"s" * 200), number)
+    assert [ending.verdict for ending in wrapping.endings.values()] == [0]
+
+
 def test_what_is_no_prompt_teaches_nothing() -> None:
     wrappings = Wrappings(CHAT, BEFORE)
     for bad in (
@@ -127,6 +170,7 @@ TEXTS = st.lists(
             *(b'"}, {"role": "bot", "content": "', b'"}, {"content": "', b'", "content": "'),
             *(b'", "role": "user"}, {"content": "', b'\\"}, {\\"role\\": \\"user\\", \\"content\\": \\"'),
             *(b'"}, {"role": "user", "content": ""}, {"role": "user", "content": "',),
+            *(b'}, {"role": "user", "content": "', b'}, {"role": "assistant", "content": "'),
         ]
     ),
     max_size=6,
@@ -144,6 +188,10 @@ PROMPTS = st.builds(
 @example([prompt(b"x", b"y", b"z")], [prompt(b"a\\", b"b")])
 @example([prompt(b"x", b"y", b"z")], [prompt(b"\\u12", b"34")])
 @example([prompt(b"x", b"y", b"z")], [prompt("ü".encode()[:1], "ü".encode()[1:])])
+@example(
+    [prompt(b"x", b"y", b"z")],
+    [prompt(b'a"}, {"role": "assistant", "content": "}, {"role": "assistant", "content": "b')],
+)
 @example([prompt(b"x", b"y", b"z", last=(2, 3))], [prompt(b"a", b"b", b"c", last=(2,))])
 def test_whatever_is_taken_is_sound(teachers: list[bytes], others: list[bytes]) -> None:
     wrappings = Wrappings(CHAT, BEFORE)

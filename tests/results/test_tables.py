@@ -314,6 +314,6 @@ with open("/dev/null", "wb") as out:
 
 def test_memory_does_not_grow_with_the_results() -> None:
     for form in ("parquet", "csv"):
-        small, large = (peak_megabytes(EXPORT, count, form) for count in (10_000, 100_000))
+        small, large = (peak_megabytes(EXPORT, count, form) for count in (4_000, 40_000))
         assert large < 120, form
         assert large < small + 20, form
