@@ -245,7 +245,7 @@ class Express:
                 except UNREADABLE:
                     known = False
                     tail_at = ends_at + behind_bytes
-                    if turns and cut is None:
+                    if cut is None:
                         cut = without_turns(text, text_at - 1, ends_at + 1, turns)
                         known = cut is not None and _is_text(decode_text, cut)
                         brackets_tell = known

@@ -25,9 +25,7 @@ _LONG_BYTES = 16 << 10
 _MARK_BYTES = 128
 _SHORT_MARK = 32
 _ENDINGS_MOST = 1024
-#: Turns kept, and how many brackets in a text may be none of them before it is left at that.
 _TURNS_MOST = 4
-_PATIENCE = 2
 #: A message's text in a prompt. Behind an escaped quote it is part of a key, whose text it then is.
 _TEXT = re.compile(rb'"content"[ \t\r]*+:[ \t\r]*+("(?:[^"\\]++|\\.)*+")')
 
@@ -177,28 +175,26 @@ class Wrappings:
 
 
 def without_turns(text: bytes, start: int, end: int, turns: tuple[Turn, ...]) -> bytes | None:
-    """One JSON string that is sound if and only if all are that `turns` make of a text; None if it is one.
+    """One JSON string that is sound if and only if all are that `turns` make of a text; None if it is one, or
+    has other brackets before the first turn.
 
     The text goes from its quote at `start` to that before `end`. Where strings met, the one has a letter,
     which neither an escape nor a character can have in it: a turn's bytes behind a backslash, for example,
     are no turn, and make no sound string here.
     """
     parts = []
-    bracket, patience = text.find(b"{", start, end), _PATIENCE
+    bracket = text.find(b"{", start, end)
     while bracket >= 0:
         for turn, size, ahead in turns:
             at = bracket - ahead
             # No quote both begins a text and ends it.
             if at >= start and text[at : at + size] == turn:
                 parts.append(text[start:at])
-                start = bracket = at + size
+                start = at + size
                 break
         else:
-            if not patience:
-                break
-            patience -= 1
-            bracket += 1
-        bracket = text.find(b"{", bracket, end)
+            break
+        bracket = text.find(b"{", start, end)
     if not parts:
         return None
     parts.append(text[start:end])

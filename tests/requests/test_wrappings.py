@@ -70,7 +70,7 @@ def test_turns_are_learnt_behind_a_single_question() -> None:
         b'"}, {"role": "assistant", "content": "',
         b'"}, {"role": "user", "content": "',
     ]
-    for texts in ([b""], [b"a", b"b"], [b"{a}", b'\\"}, {', "ü".encode(), b"\\n"], [b"x"] * 9):
+    for texts in ([b""], [b"{a}"], [b"a", b"b"], [b"}", "ü".encode(), b"\\n", b"{"], [b"x"] * 9):
         assert is_taken(wrapping, prompt(*texts))
 
 
