@@ -6,8 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from langbatch.requests.lines import Block
+
+if TYPE_CHECKING:
+    from pydantic_core import ValidationError
 
 #: Looked for everywhere: what OpenAI's keys, SAS tokens and connection strings cannot be without. Each costs
 #: a search over the whole input, so the list is short.
@@ -85,18 +89,19 @@ def _rust_finds(pattern: str, block: Block) -> bool | None:
 
 
 def _finds(pattern: str, text: bytes) -> bool | None:
-    from pydantic_core import ValidationError
-
+    search, mismatch = _rust_search(pattern)
     try:
-        _rust_search(pattern)(text)
-    except ValidationError as error:
+        search(text)
+    except mismatch as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
         return False if fault == "string_pattern_mismatch" else None
     return True
 
 
 @cache
-def _rust_search(pattern: str) -> Callable[[bytes], object]:
-    from pydantic_core import SchemaValidator, core_schema
+def _rust_search(pattern: str) -> tuple[Callable[[bytes], object], type[ValidationError]]:
+    """What searches, and what it raises where it finds nothing."""
+    from pydantic_core import SchemaValidator, ValidationError, core_schema
 
-    return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")).validate_python
+    schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")
+    return SchemaValidator(schema).validate_python, ValidationError
