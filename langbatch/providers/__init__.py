@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from langbatch.errors import SetupError
+from langbatch.interrupts import interrupts_wait
 from langbatch.providers.limits import LIMITS
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ def limits_for(target: Target) -> Limits:
 
 def open_provider(target: Target, credentials: Credentials) -> Provider:
     """The target's service, ready to be asked. Sends nothing; imports the openai SDK (0.6 s)."""
-    module = import_module(f"{__name__}.{_known(target.provider)}")
-    provider: Provider = module.open_provider(target, credentials)
+    name = _known(target.provider)
+    with interrupts_wait():
+        provider: Provider = import_module(f"{__name__}.{name}").open_provider(target, credentials)
     return provider
 
 
