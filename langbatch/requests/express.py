@@ -16,13 +16,7 @@ import msgspec
 from langbatch.requests.frames import UNREADABLE
 from langbatch.requests.prompts import Prompts, Unfit
 from langbatch.requests.shapes import BodyShape
-from langbatch.requests.wrappings import (
-    BEGINS_BYTES,
-    NO_WRAPPING,
-    Wrapping,
-    Wrappings,
-    without_turns,
-)
+from langbatch.requests.wrappings import BEGINS_BYTES, NO_WRAPPING, Wrapping, Wrappings, without_turns
 
 #: Prompts between two attempts to find out what they have in common, where they have little; and lines that
 #: are taken one by one after some in a row did not pass together.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from langbatch.interrupts import interrupts_wait
 from langbatch.requests.lines import Block
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def _finds(pattern: str, text: bytes) -> bool | None:
 @cache
 def _rust_search(pattern: str) -> tuple[Callable[[bytes], object], type[ValidationError]]:
     """What searches, and what it raises where it finds nothing."""
-    from pydantic_core import SchemaValidator, ValidationError, core_schema
+    with interrupts_wait():
+        from pydantic_core import SchemaValidator, ValidationError, core_schema
 
-    schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")
-    return SchemaValidator(schema).validate_python, ValidationError
+        schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")
+        return SchemaValidator(schema).validate_python, ValidationError

@@ -138,13 +138,13 @@ class Wrappings:
         self._endings_count = 0
 
     def _learn_turns(self, turns: Iterable[bytes]) -> None:
-        new = [turn for turn in dict.fromkeys(turns) if turn not in self._turns]
+        # Without a bracket no message begins: that is no turn.
+        new = [turn for turn in dict.fromkeys(turns) if turn not in self._turns and b"{" in turn]
         new = new[: _TURNS_MOST - len(self._turns)]
         if not new or sum(map(len, new)) > _LONG_BYTES:
             return
         for turn in new:
-            # Without a bracket no message ends: such a turn will not be found sound.
-            self._turns[turn] = Turn(turn, len(turn), max(0, turn.find(b"{")))
+            self._turns[turn] = Turn(turn, len(turn), turn.index(b"{"))
         for begins, wrapping in self._known.items():
             self._known[begins] = self._with_turns(wrapping)
 
