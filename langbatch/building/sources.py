@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from langbatch.building.frames import frame_rows, parquet_rows
 from langbatch.errors import BatchInitializationError
-from langbatch.requests.lines import refuse_file
+from langbatch.requests.lines import refuse_file, refuse_missing
 
 #: Called with a line, a stable code and a sentence.
 Fault = Callable[[int, str, str], None]
@@ -58,7 +58,7 @@ def open_rows(source: Any, fault: Fault, form: FileFormat | None = None) -> Rows
         path = Path(source)
         chosen = form or _ENDINGS.get(path.suffix.lower())
         if not path.exists():
-            raise refuse_file("file_not_found", f"there is no file {path.name!r}")
+            raise refuse_missing(path)
         if path.is_dir():
             raise refuse_file("not_a_file", f"{path.name!r} is a folder, not a file")
         if chosen is None:

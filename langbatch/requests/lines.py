@@ -46,6 +46,13 @@ def refuse_file(code: str, message: str) -> BatchValidationError:
     return BatchValidationError(message, [Problem(0, 0, None, code, message)])
 
 
+def refuse_missing(path: Path) -> BatchValidationError:
+    """The error for a file that is not there: where a relative path was looked for is part of it."""
+    folder = path.absolute().parent
+    missing = f"file {path.name!r} in {str(folder)!r}" if folder.is_dir() else f"folder {str(folder)!r}"
+    return refuse_file("file_not_found", f"there is no {missing}; check its name")
+
+
 def file_changed() -> BatchValidationError:
     return refuse_file("file_changed", "the file changed while it was read; wait for its writer to finish")
 
@@ -340,7 +347,7 @@ def open_input(
         # Non-blocking: opening a FIFO that nobody writes to would otherwise wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise refuse_file("file_not_found", f"there is no file {path.name!r}") from error
+        raise refuse_missing(path) from error
     except OSError as error:
         raise refuse_file("file_unreadable", f"{path.name!r} cannot be read: {error.strerror}") from error
     try:

@@ -189,6 +189,19 @@ def test_bad_10_absent_file_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "nothing.jsonl") == "file_not_found"
 
 
+def test_absent_file_is_named_with_the_folder_that_a_relative_path_begins_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, missing in (
+        ("a.jsonl", f"file 'a.jsonl' in '{tmp_path}'"),
+        ("b/a.jsonl", f"folder '{tmp_path}/b'"),
+    ):
+        with pytest.raises(BatchValidationError) as caught:
+            intake_of(Path(name))
+        assert str(caught.value).startswith(f"there is no {missing}; check its name")
+
+
 def test_bad_11_standard_input_is_spooled_to_a_private_file(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
