@@ -253,8 +253,9 @@ def main() -> None:
             bench.say("making ten times the data")
             rows += growing(bench, chat, write_files(folder, "chat", 10 * given.lines))
         words = "python benchmarks/run.py"
-        if given.lines != 100_000:
-            words += f" --lines {given.lines}"
+        for name in ("lines", "runs", "jobs"):
+            if getattr(given, name) != parser.get_default(name):
+                words += f" --{name} {getattr(given, name)}"
         write_page(Page(words, THEIRS, rows), given.report)
     finally:
         shutil.rmtree(folder / "work" if given.folder else folder, ignore_errors=True)
