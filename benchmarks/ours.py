@@ -78,7 +78,7 @@ def retry(home: str, job: str) -> None:
 
 def transfer(source: str, endpoint: str, out: str) -> None:
     """Up, and down again, the same file."""
-    from langbatch.config import resolve_target
+    from langbatch.config.resolving import resolve_target
     from langbatch.providers import open_provider
 
     target, credentials = resolve_target("azure", "chat_completions", azure_endpoint=endpoint, api_key="any")
@@ -128,7 +128,8 @@ def store_large_job(home: str, requests: str, failures_percent: str) -> None:
     """What the database keeps of one finished job of this many requests, some without success."""
     from langbatch.records import Tally, Target, Unsuccessful, Usage
     from langbatch.shards.sharding import ShardPlan
-    from langbatch.store.store import JobStore, NewJob
+    from langbatch.store.new_jobs import NewJob
+    from langbatch.store.store import JobStore
 
     Path(home).mkdir(mode=0o700)
     total, size = int(requests), SHARD_LINES

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from langbatch import ids
 from langbatch.awaiting import AwaitForms
 from langbatch.clock import SystemClock
-from langbatch.config import reopen_target, resolve_target
+from langbatch.config.resolving import reopen_target, resolve_target
 from langbatch.errors import BatchInitializationError, BatchStateError, JobNotFound
 from langbatch.manager import JobManager
 from langbatch.outputs import Outputs
@@ -26,8 +26,8 @@ from langbatch.requests.validation import Intake, refusal
 
 if TYPE_CHECKING:
     from langbatch.compat.storages import BatchStorage
-    from langbatch.config import Credentials
     from langbatch.lifecycle import BatchWord
+    from langbatch.providers.credentials import Credentials
     from langbatch.records import Target
     from langbatch.results.result import Result
     from langbatch.status import JobStatus

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
-import shutil
-import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial as bind
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from langbatch import ids
+from langbatch.access import Access
 from langbatch.clock import Clock, SystemClock
-from langbatch.config import (
-    Credentials,
-    Settings,
-    find_profile,
-    reopen_target,
-    resolve_targets,
-)
+from langbatch.config.resolving import resolve_targets
+from langbatch.config.settings import Settings, find_profile
 from langbatch.detaching import checked
 from langbatch.errors import (
     BatchStateError,
     LangBatchError,
-    NeedsOperator,
-    ProviderError,
-    SetupError,
 )
 from langbatch.folders import JobFolder
 from langbatch.lifecycle import SETTLED_JOB_STATES
 from langbatch.money.costs import Budget
 from langbatch.providers import limits_for, open_provider
+from langbatch.providers.credentials import Credentials
 from langbatch.publish import private_folder
 from langbatch.records import (
     Attempt,
@@ -44,21 +35,16 @@ from langbatch.records import (
     Job,
     OnProgress,
     Shard,
-    Tally,
     Target,
     Unsuccessful,
-    Usage,
 )
 from langbatch.requests.validation import Intake, Rules, kind_of_first, read_requests, spool_stdin
 from langbatch.results.delivery import Delivery, format_of, require_finished
-from langbatch.reuse.cache import forget_job
 from langbatch.reuse.expansion import expanded
 from langbatch.reuse.parting import Requests, all_requests
 from langbatch.reuse.plan import ReusePlan, copies_of
-from langbatch.running import decisions, journal
-from langbatch.running.space import refuse_network_disk
+from langbatch.running import decisions
 from langbatch.running.waiting import (
-    SHORTEST_SLEEP_SECONDS,
     ClockWatch,
     Patience,
     Pausing,
@@ -69,6 +55,7 @@ from langbatch.running.waiting import (
     progress_of,
     settling,
     slept_through,
+    until_each_ended,
     until_ended,
 )
 from langbatch.shards.admission import Submission, admit, plan
@@ -77,6 +64,7 @@ from langbatch.shards.snapshot import Snapshot
 from langbatch.status import (
     JobStatus,
     QuotaStatus,
+    draft_status,
     job_status,
     quota_status,
 )
@@ -89,43 +77,18 @@ if TYPE_CHECKING:
     from langbatch.error_codes import FailureCount
     from langbatch.events import Event
     from langbatch.money.prices import PriceList
-    from langbatch.providers.base import Provider
     from langbatch.results.result import Result
     from langbatch.running.bills import Bills
     from langbatch.running.observing import Habits
     from langbatch.running.runner import Runner
     from langbatch.shards.preview import Preview
     from langbatch.store.store import JobStore
-    from langbatch.telling.teller import Teller
     from langbatch.upkeep.cleanup import Cleanup
     from langbatch.upkeep.findings import Diagnosis
     from langbatch.upkeep.recovery import Recovery
 
 #: `start` waits this long for a service to take in an uploaded file, so that the batch exists after it.
 FILE_WAIT_SECONDS = 60.0
-
-
-@dataclass(slots=True)
-class _Open:
-    """What a manager has open and must close. Its threads open one of each, not one each."""
-
-    store: JobStore | None = None
-    providers: dict[tuple[int, int], Provider] = field(default_factory=dict)
-    teller: Teller | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def close(self) -> None:
-        with self.lock:
-            teller, self.teller = self.teller, None
-        if teller is not None:
-            teller.close()  # outside of the lock: a listener may use the manager
-        with self.lock:
-            for provider in self.providers.values():
-                provider.close()
-            self.providers.clear()
-            if self.store is not None:
-                self.store.close()
-                self.store = None
 
 
 class JobManager:
@@ -168,15 +131,13 @@ class JobManager:
         if telemetry is not None:
             self.settings = replace(self.settings, telemetry=telemetry)
         self.settings.check()
-        self._on_event = on_event, consumer
         self.on_progress = on_progress
         self._executor = executor
         self._clock: Clock = clock or SystemClock()
-        self._credentials: dict[tuple[str, int], Credentials] = {}
-        self._open = _Open()
+        self._access = Access(self.settings, self._clock, on_event, consumer)
         self._habits: Habits = {}
         # Handles make managers of their own: connections go with the last of them.
-        weakref.finalize(self, self._open.close)
+        weakref.finalize(self, self._access.close)
 
     # ------------------------------------------------------------ inside
 
@@ -186,39 +147,7 @@ class JobManager:
 
     @property
     def _store(self) -> JobStore:
-        with self._open.lock:
-            if self._open.store is None:
-                from langbatch.store.store import JobStore
-
-                private_folder(self.home)
-                if not any(self.home.iterdir()):
-                    self.home.chmod(0o700)  # made by somebody for us, with the umask
-                private_folder(self.home / "jobs")
-                if self.settings.database_url is None:
-                    refuse_network_disk(self.home)
-                store = JobStore.open(self.home, self.settings.database_url, clock=self._clock)
-                self._open.teller = self._open_teller(store)
-                self._open.store = store
-                journal.replay(store, self.home)
-            return self._open.store
-
-    def _open_teller(self, store: JobStore) -> Teller | None:
-        """Who tells others of events; None where nobody wants to know, which then costs nothing."""
-        on_event, consumer = self._on_event
-        if on_event is None and not self.settings.tells_others:
-            return None
-        from langbatch.telling.teller import open_teller
-
-        try:
-            return open_teller(store, self.settings, self._clock, on_event, consumer)
-        except BaseException:
-            store.close()
-            raise
-
-    def _tell(self) -> None:
-        """Tell whoever wants to know what is committed by now."""
-        if self._open.teller is not None:
-            self._open.teller.tell()
+        return self._access.store
 
     def _runner(self, on_progress: OnProgress | None = None) -> Runner:
         from langbatch.running.runner import Runner
@@ -226,43 +155,16 @@ class JobManager:
         return Runner(
             self._store,
             self.home,
-            self._open_provider,
+            self._access.provider,
             self._policy,
             self._clock,
             random.random,
             checked(on_progress or self.on_progress),
-            endpoint_for=self._endpoint,
+            endpoint_for=self._access.endpoint,
             habits=self._habits,
             executor=self._executor,
-            on_step=None if self._open.teller is None else self._open.teller.tell,
+            on_step=self._access.on_step,
         )
-
-    def _endpoint(self, job: Job, place: int) -> Hashable:
-        """What shares one list of batches: a place, and who asks there."""
-        from langbatch.running.observing import endpoint_of
-
-        target = job.targets[place]
-        try:
-            who: Hashable = self._credentials.get((job.id, place)) or reopen_target(target)
-            hash(who)
-        except SetupError:
-            who = None
-        except TypeError:
-            who = id(who)  # a user's own credential object, which may not be hashable
-        return endpoint_of(target), who
-
-    def _open_provider(self, job: Job, place: int = 0) -> Provider:
-        key = (job.key, place)
-        with self._open.lock:
-            provider = self._open.providers.get(key)
-            if provider is None:
-                target = job.targets[place]
-                credentials = self._credentials.get((job.id, place)) or reopen_target(target)
-                provider = open_provider(target, credentials)
-                if self._open.teller is not None:
-                    provider = self._open.teller.counted(provider, job, place)
-                self._open.providers[key] = provider
-            return provider
 
     def _policy(self, target: Target) -> decisions.Policy:
         chosen, facts = self.settings.grace_seconds, known_facts(self._store, target)
@@ -275,22 +177,11 @@ class JobManager:
     def use_credentials(self, job_id: str, credentials: Credentials) -> None:
         """Use these for a job's calls in this process. They are never stored."""
         job = self._store.find(job_id)
-        self.use_all_credentials(job.id, [(job.target, credentials)])
-
-    def use_all_credentials(self, job_id: str, found: Sequence[tuple[Target, Credentials]]) -> None:
-        """As `use_credentials`, for a job with several targets."""
-        job = self._store.find(job_id)
-        stored = {target.label: place for place, target in enumerate(job.targets)}
-        for target, credentials in found:
-            # A model that the lines name may have been said as the target's, or the other way round.
-            place = stored.get(target.label, 0)
-            self._credentials[job.id, place] = credentials
-            if (provider := self._open.providers.pop((job.key, place), None)) is not None:
-                provider.close()
+        self._access.use(job, [(job.target, credentials)])
 
     def close(self) -> None:
         """Close connections. Jobs go on wherever they are advanced next."""
-        self._open.close()
+        self._access.close()
 
     def __enter__(self) -> JobManager:
         return self
@@ -367,7 +258,7 @@ class JobManager:
             max_cost=max_cost,
             max_tokens=max_tokens,
         )
-        self.use_all_credentials(submission.id, found)
+        self._access.use(self._store.find(submission.id), found)
         if on_stored is not None:
             on_stored(submission)
         if start:
@@ -437,7 +328,7 @@ class JobManager:
             on_progress=checked(self.on_progress),
             executor=self._executor,
         )
-        self._tell()
+        self._access.tell()
         return submission
 
     def set_budget(
@@ -451,7 +342,7 @@ class JobManager:
         budget = Budget.of(max_cost, max_tokens)
         if budget.limits_anything:
             change_budget(self._store, self.home, self._store.find(job_id), budget, self.on_progress)
-            self._tell()
+            self._access.tell()
         return self.status(job_id, offline=True)
 
     def prices(self) -> PriceList:
@@ -651,32 +542,23 @@ class JobManager:
 
         The errors of those that are not finished, by the ids given: what `wait` would have raised.
         """
-        jobs = {job_id: self._store.find(job_id).key for job_id in job_ids}
-        patience = {job_id: Patience(outage_seconds) for job_id in jobs}
-        errors: dict[str, LangBatchError] = {}
-        runner, eager, watch = self._runner(), True, ClockWatch(self._clock)
-        while jobs:
-            sleep = math.inf
+        keys = {job_id: self._store.find(job_id).key for job_id in job_ids}
+        runner, watch = self._runner(), ClockWatch(self._clock)
+
+        def look(waited_for: Collection[str], eager: bool) -> Iterator[tuple[str, Seen]]:
             eager |= watch.was_set_back()
             # Together: the last job's batches are seen as early as the first's, and with few calls.
-            look = runner.look(jobs.values(), eager=eager)
-            for job_id, key in list(jobs.items()):
-                due = runner.advance(key, eager=eager, look=look)
-                job, shards = self._store.job(key), self._store.shards(key)
-                status, now = job_status(job, shards), self._clock.monotonic()
+            together = runner.look([keys[job_id] for job_id in waited_for], eager=eager)
+            for job_id in waited_for:
+                due = runner.advance(keys[job_id], eager=eager, look=together)
+                job, shards = self._store.job(keys[job_id]), self._store.shards(keys[job_id])
+                status = job_status(job, shards)
                 if on_status is not None:
                     on_status(status)
-                if not status.finished:
-                    error = patience[job_id].error(status, [shard for shard, _ in shards], due, now)
-                    if error is None and due is not None:
-                        sleep = min(sleep, due, patience[job_id].left(now))
-                        continue
-                    errors[job_id] = error or NeedsOperator("a shard needs a person")
-                del jobs[job_id]
-            eager = False
-            if jobs:
-                self._clock.sleep(max(sleep, SHORTEST_SLEEP_SECONDS))
-        return errors
+                yield job_id, Seen(status, [shard for shard, _ in shards], due)
+
+        steps = until_each_ended(job_ids, look, lambda: Patience(outage_seconds), self._clock.monotonic)
+        return slept_through(steps, self._clock.sleep)
 
     def cancel(self, job_id: str) -> bool:
         """Ask the service to stop, keep what has finished. False where the job had ended already.
@@ -730,9 +612,7 @@ class JobManager:
             )
         finally:
             path.unlink(missing_ok=True)
-        for (known, place), credentials in list(self._credentials.items()):
-            if known == job.id:
-                self._credentials[submission.id, place] = credentials
+        self._access.use_those_of(job.id, submission.id)
         if start:
             self.start(submission.id)
         return submission
@@ -743,7 +623,7 @@ class JobManager:
         from langbatch.running import settlement
 
         job = self._store.find(job_id)
-        settlement.adopt(self._store, bind(self._open_provider, job), job, batch_id, shard)
+        settlement.adopt(self._store, bind(self._access.provider, job), job, batch_id, shard)
         return self.status(job.id)
 
     def resubmit(self, job_id: str, *, shard: int | None = None) -> JobStatus:
@@ -752,7 +632,7 @@ class JobManager:
         from langbatch.running import settlement
 
         job = self._store.find(job_id)
-        settlement.resubmit(self._store, bind(self._open_provider, job), self._clock, job, shard)
+        settlement.resubmit(self._store, bind(self._access.provider, job), self._clock, job, shard)
         return self.status(job.id)
 
     # ------------------------------------------------------------ out
@@ -832,6 +712,8 @@ class JobManager:
 
     def purge(self, job_id: str, *, force: bool = False) -> None:
         """Delete the job, its prompts and its results, here and (its own files) at the service."""
+        from langbatch.upkeep.purging import purge_job, require_stopped
+
         job = self._store.find(job_id)
         if job.state not in SETTLED_JOB_STATES and job.state != "draft":
             if not force:
@@ -840,32 +722,8 @@ class JobManager:
                     hint=f"Cancel it first (`langbatch cancel {job.id}`), or add --force, which does.",
                 )
             self.cancel(job.id)
-            self._require_stopped(job)
-        self._delete_remote_files(job)
-        self._store.purge(job.key)
-        journal.forget_job(self.home, job.id)
-        shutil.rmtree(JobFolder.of(self.home, job.id).path, ignore_errors=True)
-        forget_job(self.home, job.id)
-
-    def _require_stopped(self, job: Job) -> None:
-        """`BatchStateError` while a batch runs, or may run, of which nobody would know once it is purged."""
-        for shard, attempt in self._store.shards(job.key):
-            cancelled = attempt is not None and attempt.cancel_sent_at is not None
-            in_doubt = shard.state in ("creating", "uncertain", "fencing")
-            if in_doubt or (shard.state == "active" and not cancelled):
-                raise BatchStateError(
-                    f"shard {shard.index} of job {job.id} cannot be cancelled yet: "
-                    f"{shard.attention or 'another process is working on it'}",
-                    hint=f"Nothing was purged. `langbatch resume {job.id} --wait` cancels it; then purge it.",
-                )
-
-    def _delete_remote_files(self, job: Job) -> None:
-        for shard, _ in self._store.shards(job.key):
-            for attempt in self._store.attempts(job.key, shard.index):
-                for file_id in (attempt.file_id, attempt.output_file_id, attempt.error_file_id):
-                    if file_id is not None:
-                        with suppress(SetupError, ProviderError):
-                            self._open_provider(job, attempt.target).delete_file(file_id)
+            require_stopped(self._store, job)
+        purge_job(self._store, self.home, job, self._access.provider)
 
     # ------------------------------------------------------------ upkeep
 
@@ -893,7 +751,7 @@ class JobManager:
         only tells. Trouble with an endpoint is in the answer's `errors`, and the others are tidied."""
         from langbatch.upkeep.cleanup import Sweeper
 
-        return Sweeper(self._store, self.home, self._open_provider, self._clock, dry_run).sweep()
+        return Sweeper(self._store, self.home, self._access.provider, self._clock, dry_run).sweep()
 
     def recover(
         self,
@@ -924,11 +782,7 @@ class JobManager:
                 opened.append(Opened(where, reached, credentials))
             done = Recoverer(self._store, self.home, opened, self._clock).recover(store_id)
         for job_id in done.jobs:
-            for place, where in enumerate(self._store.find(job_id).targets):
-                # An only target's model may be known from the lines alone.
-                known = [each for each in found if each[0].label == where.label]
-                known += [each for each in found if each[0].host == where.host]
-                self._credentials[job_id, place] = known[0][1]
+            self._access.use_recovered(self._store.find(job_id), found)
             self.status(job_id)
         return done
 
@@ -954,27 +808,8 @@ class JobManager:
 
     def draft_status(self, job_id: str, target: Target, intake: Intake | None) -> JobStatus:
         """The snapshot of a job that was validated but never stored."""
-        now = self._clock.now()
         total, rejected = (intake.total, intake.rejected) if intake else (0, 0)
-        draft = Job(
-            0,
-            job_id,
-            None,
-            "",
-            target,
-            "",
-            total,
-            rejected,
-            "draft",
-            False,
-            None,
-            Tally(),
-            Usage(),
-            now,
-            now,
-            None,
-        )
-        return job_status(draft, [])
+        return draft_status(job_id, target, total, rejected, self._clock.now())
 
 
 def _rules(target: Target, skip_invalid: bool, auto_id: bool, split_by_model: bool, gzip: bool) -> Rules:

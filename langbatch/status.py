@@ -8,7 +8,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from langbatch.lifecycle import SETTLED_JOB_STATES, BatchWord, ShardSummary, batch_word
-from langbatch.records import OUTCOMES, UNKNOWN_BATCH, Account, Attempt, Job, JobState, Shard
+from langbatch.records import (
+    OUTCOMES,
+    UNKNOWN_BATCH,
+    Account,
+    Attempt,
+    Job,
+    JobState,
+    Shard,
+    Tally,
+    Target,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from langbatch.money.costs import Commitment
@@ -204,6 +215,29 @@ def budget_status(job: Job, committed: Commitment) -> BudgetStatus:
         exact_text(committed.cost) if limited and committed.cost is not None else None,
         job.currency,
     )
+
+
+def draft_status(job_id: str, target: Target, total: int, rejected: int, now: float) -> JobStatus:
+    """The snapshot of a job that was validated but never stored."""
+    draft = Job(
+        key=0,
+        id=job_id,
+        name=None,
+        input_name="",
+        target=target,
+        input_sha256="",
+        total=total,
+        rejected=rejected,
+        state="draft",
+        cancel_requested=False,
+        attention=None,
+        tally=Tally(),
+        usage=Usage(),
+        created_at=now,
+        updated_at=now,
+        finished_at=None,
+    )
+    return job_status(draft, [])
 
 
 def job_status(

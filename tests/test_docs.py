@@ -18,7 +18,8 @@ import pytest
 import langbatch
 import langbatch.emulator
 from langbatch import JobManager
-from langbatch.config import Settings, find_profile, resolve_target
+from langbatch.config.resolving import resolve_target
+from langbatch.config.settings import Settings, find_profile
 from langbatch.emulator import RunningServer
 from langbatch.errors import SetupError
 from langbatch.profiles import read_profile
@@ -210,7 +211,7 @@ def test_the_page_of_configuration_names_every_key_of_a_profile_and_no_other(tmp
                 found.add(error.message)
         return len(found) < 2
 
-    arguments = {*langbatch.config.TARGET_ARGUMENTS, "model", "provider", "targets"}
+    arguments = {*langbatch.config.resolving.TARGET_ARGUMENTS, "model", "provider", "targets"}
     settings = {*Settings.__dataclass_fields__, "webhook_secret_env"}
     path.write_text("[p]\n")
     assert named == {key for key in arguments | settings if key == "targets" or known(key)}

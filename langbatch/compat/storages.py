@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from langbatch.config import Settings
+from langbatch.config.settings import Settings
 from langbatch.errors import BatchStorageError
 from langbatch.publish import private_folder, publishing
 

@@ -7,7 +7,7 @@ A wait is a generator of the seconds to sleep before it goes on. Whoever drives 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -54,10 +54,9 @@ def until_ended(
         if status.finished:
             return status
         now = monotonic()
-        error = patience.error(status, seen.shards, seen.due, now)
-        if error is not None or seen.due is None:
-            raise error or NeedsOperator("a shard needs a person")
-        left = min(seen.due, patience.left(now))
+        left = patience.until_next_look(seen, now)
+        if isinstance(left, LangBatchError):
+            raise left
         if timeout is not None:
             if now - began >= timeout:
                 raise WaitTimeout(
@@ -66,6 +65,33 @@ def until_ended(
                 )
             left = min(left, began + timeout - now)
         yield max(left, SHORTEST_SLEEP_SECONDS)
+
+
+def until_each_ended(
+    job_ids: Iterable[str],
+    look: Callable[[Collection[str], bool], Iterable[tuple[str, Seen]]],
+    patience: Callable[[], Patience],
+    monotonic: Callable[[], float],
+) -> Pausing[dict[str, LangBatchError]]:
+    """Look at all, eagerly at first, until none can get further by itself. Why those that are unfinished
+    cannot, by their ids."""
+    waited_for = {job_id: patience() for job_id in job_ids}
+    errors: dict[str, LangBatchError] = {}
+    eager = True
+    while waited_for:
+        pause = math.inf
+        for job_id, seen in look(list(waited_for), eager):
+            if not seen.status.finished:
+                left = waited_for[job_id].until_next_look(seen, monotonic())
+                if not isinstance(left, LangBatchError):
+                    pause = min(pause, left)
+                    continue
+                errors[job_id] = left
+            del waited_for[job_id]
+        eager = False
+        if waited_for:
+            yield max(pause, SHORTEST_SLEEP_SECONDS)
+    return errors
 
 
 def slept_through(steps: Pausing[T], sleep: Callable[[float], None]) -> T:
@@ -142,28 +168,27 @@ class Patience:
     outage_seconds: float | None
     _trouble_since: float | None = None
 
-    def error(
-        self, status: JobStatus, shards: Sequence[Shard], due: float | None, now: float
-    ) -> LangBatchError | None:
-        """Why waiting on is useless, if it is. `due`: seconds to the next look, None when there is none."""
-        if status.state == "draft":
-            return not_started(status.id)
-        if due is None:
-            return NeedsOperator(status.attention or "a shard needs a person")
-        if (blocked := obstacle(shards)) is not None:
+    def until_next_look(self, seen: Seen, now: float) -> float | LangBatchError:
+        """Seconds to wait before the unfinished job is looked at again, or why waiting on is useless."""
+        if seen.status.state == "draft":
+            return not_started(seen.status.id)
+        if seen.due is None:
+            return NeedsOperator(seen.status.attention or "a shard needs a person")
+        if (blocked := obstacle(seen.shards)) is not None:
             return blocked
-        if not in_trouble(shards):
+        if not in_trouble(seen.shards):
             self._trouble_since = None
         elif self._trouble_since is None:
             self._trouble_since = now
-        if self.left(now) > 0:
-            return None
+        left = self._left(now)
+        if left > 0:
+            return min(seen.due, left)
         return Unreachable(
-            f"gave up after {self.outage_seconds:g} s of trouble: {status.attention}",
-            hint=f"The job is unchanged. `langbatch resume {status.id} --wait` goes on.",
+            f"gave up after {self.outage_seconds:g} s of trouble: {seen.status.attention}",
+            hint=f"The job is unchanged. `langbatch resume {seen.status.id} --wait` goes on.",
         )
 
-    def left(self, now: float) -> float:
+    def _left(self, now: float) -> float:
         """Seconds until an outage that is under way has lasted too long."""
         if self.outage_seconds is None or self._trouble_since is None:
             return math.inf

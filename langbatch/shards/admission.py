@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from langbatch import failpoints, ids, targets
 from langbatch.clock import Clock
-from langbatch.config import target_warnings
+from langbatch.config.resolving import target_warnings
 from langbatch.errors import BatchStateError, BatchStorageError
 from langbatch.folders import JobFolder
 from langbatch.money.costs import Budget, nanos
@@ -122,7 +122,7 @@ def admit(
     """
     from langbatch.shards.budgeting import bound_plans, change_budget, pricing_for, require_currency
     from langbatch.shards.earlier import find_earlier
-    from langbatch.store.store import NewJob
+    from langbatch.store.new_jobs import NewJob
 
     job_id = job_id or ids.new_job_id(clock.now())
     folder = JobFolder.of(home, job_id).path

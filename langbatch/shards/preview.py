@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from langbatch.config import resolve_targets
+from langbatch.config.resolving import resolve_targets
 from langbatch.errors import SetupError
 from langbatch.money.costs import Budget, Commitment, budget_refusal, exact_text, of_nanos
 from langbatch.money.pricing import Forecast, forecast

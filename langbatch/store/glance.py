@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from langbatch.config import Settings, find_profile
+from langbatch.config.settings import Settings, find_profile
 from langbatch.records import OUTCOMES, JobState
 from langbatch.status import Counts
 from langbatch.store.version import SCHEMA_VERSION

@@ -12,8 +12,9 @@ from sqlalchemy.exc import IntegrityError
 from langbatch.records import Attempt, Job, ShardEnd, ShardState, Tally, Unsuccessful, Usage
 from langbatch.shards.sharding import ShardPlan
 from langbatch.store import rows
+from langbatch.store.new_jobs import NewJob, insert_job, insert_shards
 from langbatch.store.schema import attempts, jobs, shards, store_facts, unsuccessful
-from langbatch.store.store import JobStore, NewJob
+from langbatch.store.store import JobStore
 from langbatch.store.transitions import Writing, summary
 
 
@@ -48,7 +49,7 @@ def restore(store: JobStore, restored: RestoredJob) -> Job | None:
     new = restored.new
     try:
         with store._writing() as tx:
-            key = store._insert_job(tx, replace(new, reuse_key=new.id))
+            key = insert_job(tx, replace(new, reuse_key=new.id))
             taken = tx.execute(sa.select(jobs.c.key).where(jobs.c.reuse_key == new.reuse_key)).first()
             tx.execute(
                 jobs.update()
@@ -75,7 +76,7 @@ def give_batch(store: JobStore, job: int, plan: ShardPlan, first_line: int, atte
     with store._writing() as tx:
         if tx.execute(sa.select(jobs.c.state).where(jobs.c.key == job)).scalar() != "draft":
             return False
-        store._insert_shards(tx, job, [plan], [first_line])
+        insert_shards(tx, job, [plan], [first_line])
         _restore_shard(tx, job, RestoredShard(0, "active", (attempt,), {"waits_for": "batch"}))
         tx.log(job, 0, attempt.number, "taken_over", None, "active", attempt.batch_id)
         tx.refresh_job(job)

@@ -16,7 +16,7 @@ from langbatch.store.transitions import LostClaim
 from langbatch.telling.log_file import LogFile, NotNow
 
 if TYPE_CHECKING:
-    from langbatch.config import Settings
+    from langbatch.config.settings import Settings
     from langbatch.providers.base import Provider
     from langbatch.records import Job
     from langbatch.telling.courier import Courier

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langbatch.clock import Clock
-from langbatch.config import Credentials, Settings, resolve_targets, target_warnings
+from langbatch.config.resolving import resolve_targets, target_warnings
+from langbatch.config.settings import Settings
 from langbatch.error_codes import explain
 from langbatch.errors import (
     AccessRefused,
@@ -27,6 +28,7 @@ from langbatch.errors import (
 )
 from langbatch.providers import open_provider
 from langbatch.providers.base import Provider
+from langbatch.providers.credentials import Credentials
 from langbatch.providers.endpoints import azure_knows_expiry, is_loopback
 from langbatch.records import EndpointKind, RemoteFile, Target
 from langbatch.running.reconcile import walk_files

@@ -136,8 +136,8 @@ class Recoverer:
         return Listing(files, batches.found), skew
 
     def _bring_back(self, trace: JobTrace, seen: _Seen) -> None:
+        from langbatch.store.new_jobs import NewJob
         from langbatch.store.restoring import RestoredJob, restore
-        from langbatch.store.store import NewJob
 
         providers = [endpoint.provider for endpoint in seen.endpoints]
         with Rebuilder(self.home, trace, providers) as rebuilder:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langbatch.config import Settings
+from langbatch.config.settings import Settings
 from langbatch.errors import BatchStorageError
 from langbatch.running import journal
 from langbatch.running.space import RESERVE_BYTES, refuse_network_disk

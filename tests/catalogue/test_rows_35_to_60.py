@@ -128,7 +128,7 @@ def test_bad_38_two_processes_that_finish_one_job_fetch_its_files_once(tmp_path:
         def other_process(point: str) -> None:
             if point == "call.download.before" and not helped:
                 helped.append(point)
-                two.use_credentials(job, one._credentials[job, 0])
+                two.use_credentials(job, one._access._credentials[job, 0])
                 assert two.advance(job) is not None
 
         with failpoints.listening(other_process):

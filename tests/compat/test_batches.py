@@ -27,7 +27,7 @@ from langbatch import (
     chat_completion_batch,
 )
 from langbatch.compat.storages import BatchStorage, FileBatchStorage
-from langbatch.config import Settings
+from langbatch.config.settings import Settings
 from langbatch.emulator import RowError
 from support import World, chat_line, requests_file, world
 

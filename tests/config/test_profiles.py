@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from langbatch import SetupError
-from langbatch.config import find_profile, reopen_target, resolve_targets
+from langbatch.config.resolving import reopen_target, resolve_targets
+from langbatch.config.settings import find_profile
 from langbatch.profiles import read_profile
 
 TWO = """

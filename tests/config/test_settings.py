@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from langbatch.config import Settings, resolve_target
+from langbatch.config.resolving import resolve_target
+from langbatch.config.settings import Settings
 from langbatch.errors import SetupError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 
-from langbatch.config import reopen_target, resolve_target, target_warnings
+from langbatch.config.resolving import reopen_target, resolve_target, target_warnings
 from langbatch.errors import SetupError
 from langbatch.providers import limits_for, open_provider
 from langbatch.providers.endpoints import azure_base_url, azure_query

@@ -149,7 +149,7 @@ def test_a_batch_with_another_shards_tag_is_not_adopted_where_the_service_hides_
 def crowd(here: World, manager: JobManager, batches: int) -> None:
     """Others use the resource: so many batches of theirs, one a minute."""
     job = manager._store.jobs()[0]
-    provider = manager._open_provider(job)
+    provider = manager._access.provider(job)
     source = requests_file(here.home / "crowd.jsonl", ["x"])
     with source.open("rb") as stream:
         file = provider.upload("crowd.jsonl", stream, source.stat().st_size)
@@ -346,7 +346,7 @@ def test_an_input_file_that_somebody_else_deleted_is_uploaded_anew_and_fails_no_
         def tidy(_: str) -> None:
             job = manager._store.jobs()[0]
             (attempt,) = manager._store.attempts(job.key, 0)
-            manager._open_provider(job).delete_file(str(attempt.file_id))
+            manager._access.provider(job).delete_file(str(attempt.file_id))
 
         with failpoints.listening(at("call.create_batch.before", tidy)):
             job = submitted(here, manager, tmp_path)
@@ -365,7 +365,7 @@ def overtaken(here: World, tmp_path: Path, *, finish: bool) -> str:
         def freeze(_: str) -> None:
             here.clock.sleep(40)
             job = two.jobs()[0].id
-            two.use_credentials(job, one._credentials[job, 0])
+            two.use_credentials(job, one._access._credentials[job, 0])
             with pytest.raises(NeedsOperator) if not finish else failpoints.listening(lambda _: None):
                 two.wait(job)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from emulator.calls import Caller
 from langbatch import JobManager
-from langbatch.config import Credentials
 from langbatch.emulator import Emulator, EmulatorConfig, Timing, routed
+from langbatch.providers.credentials import Credentials
 from support import SECRET_KEY, VirtualClock, World, requests_file
 
 RUNNING_SECONDS = 50_000.0

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from langbatch.config import resolve_target
+from langbatch.config.resolving import resolve_target
 from langbatch.emulator import Emulator, EmulatorConfig, routed, running_server
 from langbatch.emulator.faults import COMMITTED_EFFECTS
 from langbatch.errors import (

@@ -249,7 +249,7 @@ def test_each_built_in_sign_in_is_azure_identitys_own() -> None:
 
 def test_reading_configuration_loads_no_sdk() -> None:
     program = (
-        "import sys, langbatch.config as c, langbatch.providers as p, langbatch.redaction\n"
+        "import sys, langbatch.config.resolving as c, langbatch.providers as p, langbatch.redaction\n"
         "t, _ = c.resolve_target('azure', 'responses', environ={'AZURE_API_BASE': 'https://x.openai.azure.com'})\n"
         "p.limits_for(t)\n"
         "heavy = {'openai', 'azure', 'httpx', 'httpx2', 'platformdirs', 'sqlalchemy', 'pydantic'}\n"

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import openai
 import pytest
 
-from langbatch.config import resolve_target
+from langbatch.config.resolving import resolve_target
 from langbatch.errors import (
     AccessRefused,
     BadDownload,

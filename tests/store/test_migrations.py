@@ -23,8 +23,9 @@ from langbatch.store import following
 from langbatch.store.connections import Connections
 from langbatch.store.database import connect, sqlite_url
 from langbatch.store.examination import examine_file
+from langbatch.store.new_jobs import NewJob
 from langbatch.store.schema import SCHEMA_VERSION, metadata
-from langbatch.store.store import JobStore, NewJob
+from langbatch.store.store import JobStore
 from support import SECRET_KEY, World, requests_file, world
 
 FIRST = "0001"

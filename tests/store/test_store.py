@@ -23,8 +23,9 @@ from langbatch.records import Tally, Target, Unsuccessful, Usage
 from langbatch.shards.sharding import ShardPlan
 from langbatch.store.connections import Connections
 from langbatch.store.database import connect, prepare, sqlite_url
+from langbatch.store.new_jobs import NewJob
 from langbatch.store.schema import SCHEMA_VERSION, metadata
-from langbatch.store.store import LEASE_SECONDS, JobStore, NewJob
+from langbatch.store.store import LEASE_SECONDS, JobStore
 from langbatch.store.transitions import Claim, LostClaim
 
 

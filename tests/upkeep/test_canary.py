@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from langbatch import NeedsOperator
-from langbatch.config import resolve_target
+from langbatch.config.resolving import resolve_target
 from langbatch.providers import open_provider
 from langbatch.providers.base import Provider
 from langbatch.records import RemoteBatch, Target

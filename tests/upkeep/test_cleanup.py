@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from langbatch import AccessRefused
-from langbatch.config import resolve_target
+from langbatch.config.resolving import resolve_target
 from langbatch.providers import open_provider
 from support import World, requests_file, world
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from langbatch import Diagnosis, Finding, JobManager, Unreachable
-from langbatch.config import Credentials, Settings
+from langbatch.config.settings import Settings
 from langbatch.errors import AccessRefused
+from langbatch.providers.credentials import Credentials
 from langbatch.records import RemoteFile, Target
 from langbatch.store.examination import Examined
 from langbatch.upkeep import surroundings

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from langbatch import BatchStateError, FateUnknown, NeedsOperator, ProviderError, Recovery
-from langbatch.config import resolve_target
+from langbatch.config.resolving import resolve_target
 from langbatch.emulator import RowError
 from langbatch.providers import open_provider
 from langbatch.providers.base import Provider
 from langbatch.records import BatchPage, FilePage, RemoteBatch, RemoteFile, Target
 from langbatch.store.store import JobStore
+from langbatch.upkeep.purging import delete_remote_files
 from langbatch.upkeep.recovery import Opened, Recoverer
 from langbatch.upkeep.traces import Listing, read_traces
 from support import World, requests_file, world
@@ -285,7 +286,7 @@ def test_a_shard_that_only_its_results_tell_of_is_done_and_can_be_retried(tmp_pa
         job = submit(here, tmp_path, max_requests_per_shard=4)
         before = fetched(here, job)
         with here.manager() as manager:
-            manager._delete_remote_files(manager._store.find(job))
+            delete_remote_files(manager._store, manager._store.find(job), manager._access.provider)
             manager.submit(requests_file(tmp_path / "later.jsonl", ["later"]), **here.azure)
         # Only the second shard's file comes back under its name: nothing tells of the first one.
         report = here.emulator.report()

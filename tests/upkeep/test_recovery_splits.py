@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from langbatch import ids
-from langbatch.config import resolve_target
+from langbatch.config.resolving import resolve_target
 from langbatch.emulator import EmulatorConfig
 from langbatch.providers import open_provider
 from langbatch.records import Attempt, Job, RemoteFile, Shard, ShardView, Tally, Target, Usage

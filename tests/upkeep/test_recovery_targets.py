@@ -345,7 +345,7 @@ def test_batches_that_show_neither_tag_nor_file_hold_back_what_they_may_be_and_c
     with resources(tmp_path, west={"faults": ("batch-metadata-null",)}) as here:
         job = here.submit(tmp_path)
         with here.manager() as manager:
-            provider = manager._open_provider(manager._store.find(job), 1)
+            provider = manager._access.provider(manager._store.find(job), 1)
             batches = {s.index: str(s.batch_id) for s in manager.status(job, offline=True).shards}
             for file in here.west.report()["files"]:
                 provider.delete_file(file["id"])

@@ -3,7 +3,7 @@
 from typing import Any
 
 from langbatch.compat.storages import BatchStorage, FileBatchStorage
-from langbatch.config import Settings
+from langbatch.config.settings import Settings
 
 __all__ = ["BatchStorage", "FileBatchStorage"]
 

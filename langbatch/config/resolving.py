@@ -1,20 +1,15 @@
-"""Settings, targets and credentials: the only module that reads environment variables.
-
-An explicit argument beats the environment, which beats the profile, which beats the default. A variable that
-is set to nothing counts as unset.
-"""
+"""Where requests go and what opens the door: from arguments, an SDK client, a profile or the environment."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from langbatch.config.arguments import deployment_of, first_set, keep, one_of, text_of, yes_or_no
 from langbatch.errors import SetupError
-from langbatch.profiles import FILE_NAME, ROUTING_ARGUMENTS, Profile, read_profile, read_routing
+from langbatch.profiles import ROUTING_ARGUMENTS, Profile, read_routing
 from langbatch.providers import PROVIDER_NAMES
 from langbatch.providers.credentials import Credentials
 from langbatch.providers.endpoints import (
@@ -31,27 +26,6 @@ from langbatch.providers.endpoints import (
 )
 from langbatch.providers.sign_in import AZURE_ONLY_ARGUMENTS, CREDENTIAL_ARGUMENTS, choose_credentials
 from langbatch.records import EndpointKind, Target
-
-if TYPE_CHECKING:
-    from langbatch.telling.webhook import Webhook
-
-__all__ = [
-    "TARGET_ARGUMENTS",
-    "Credentials",
-    "Settings",
-    "find_profile",
-    "reopen_target",
-    "resolve_target",
-    "resolve_targets",
-    "target_warnings",
-]
-
-DEFAULT_POLL_SECONDS = 60.0
-#: Between looks at a service on this machine: the emulator, or a user's own.
-LOOPBACK_POLL_SECONDS = 1.0
-
-_YES = frozenset({"1", "true", "yes", "on"})
-_NO = frozenset({"0", "false", "no", "off"})
 
 _ENDPOINT_VARIABLES = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT")
 _VERSION_VARIABLES = ("AZURE_API_VERSION", "OPENAI_API_VERSION")
@@ -72,138 +46,6 @@ _PLACE_ARGUMENTS = frozenset(
 TARGET_ARGUMENTS = _PLACE_ARGUMENTS | CREDENTIAL_ARGUMENTS | ROUTING_ARGUMENTS
 #: Arguments about the identity that are not secret: kept with the job; a restart needs the secret only.
 _KEPT_IDENTITY = ("tenant_id", "client_id", "azure_username", "azure_scope")
-
-
-# ---------------------------------------------------------------- settings
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where state is kept and how patient langbatch is. Times are seconds; None means unset."""
-
-    home: Path
-    #: A SQLAlchemy URL, which may hold a password; None: SQLite in `home`.
-    database_url: str | None = field(default=None, repr=False)
-    poll_seconds: float = DEFAULT_POLL_SECONDS
-    #: Whether the user chose `poll_seconds`; else a loopback service is looked at more often.
-    poll_is_chosen: bool = False
-    #: How long an absent batch may still turn up; None: the caller chooses (1800, or 600 behind a fence).
-    grace_seconds: float | None = None
-    #: How long `resume --wait` rides out an outage; None: the caller's default.
-    outage_seconds: float | None = None
-    allow_http: bool = False
-    #: Where events are appended as JSON lines; None: nowhere.
-    event_log: Path | None = None
-    #: Whether events become OpenTelemetry's metrics and traces.
-    telemetry: bool = False
-    webhook_url: str | None = field(default=None, repr=False)
-    webhook_secret: str | None = field(default=None, repr=False)
-    #: For how long a webhook is tried; None: the default, three days.
-    webhook_seconds: float | None = None
-
-    @classmethod
-    def load(
-        cls,
-        home: str | os.PathLike[str] | None = None,
-        database_url: str | None = None,
-        environ: Mapping[str, str] = os.environ,
-        profile: Mapping[str, str] | None = None,
-    ) -> Settings:
-        """The settings in force. `profile` holds the variables' names in lower case without `LANGBATCH_`."""
-
-        def find(name: str) -> str | None:
-            return environ.get(f"LANGBATCH_{name.upper()}") or (profile or {}).get(name) or None
-
-        poll = _seconds("poll_seconds", find, positive=True)
-        # LangBatch's variable: who put its data on a disk that lasts finds ours there, too.
-        folder = home if home is not None else find("home") or find("data_path")
-        log = find("event_log")
-        named = (profile or {}).get("webhook_secret_env")
-        secrets = ("LANGBATCH_WEBHOOK_SECRET", *([named] if named else []))
-        return cls(
-            home=_default_home() if folder is None else Path(folder).expanduser().absolute(),
-            database_url=database_url or find("database_url"),
-            poll_seconds=DEFAULT_POLL_SECONDS if poll is None else poll,
-            poll_is_chosen=poll is not None,
-            grace_seconds=_seconds("grace_seconds", find),
-            outage_seconds=_seconds("outage_seconds", find),
-            allow_http=_yes_or_no("LANGBATCH_ALLOW_HTTP", find("allow_http")),
-            event_log=None if log is None else Path(log).expanduser().absolute(),
-            telemetry=_yes_or_no("LANGBATCH_TELEMETRY", find("telemetry")),
-            webhook_url=find("webhook_url"),
-            # Never in the profile itself, which names the variable at most.
-            webhook_secret=next(filter(None, map(environ.get, secrets)), None),
-            webhook_seconds=_seconds("webhook_seconds", find),
-        )
-
-    @property
-    def tells_others(self) -> bool:
-        """Whether anybody outside this process wants to be told of events."""
-        return self.event_log is not None or self.webhook_url is not None or self.telemetry
-
-    def check(self) -> None:
-        """`SetupError` for what would turn out to be unusable only when it is needed."""
-        _ = self.webhook
-
-    @property
-    def webhook(self) -> Webhook | None:
-        """Where the ends of jobs are posted; `SetupError` for what could not be used."""
-        if self.webhook_url is None:
-            return None
-        from langbatch.telling.signing import MAKE_ONE, read_secrets
-        from langbatch.telling.webhook import PATIENCE_SECONDS, Webhook
-
-        named, url = "LANGBATCH_WEBHOOK_URL", self.webhook_url.strip()
-        address = read_address(url, named)
-        if not url.isascii() or "://" not in url:
-            raise SetupError(f"{named} is not a whole address", hint="https://hooks.example.com/langbatch")
-        refuse_plain_http(address, self.allow_http)
-        if not self.webhook_secret:
-            raise SetupError("a webhook is set, but LANGBATCH_WEBHOOK_SECRET is not", hint=MAKE_ONE)
-        keys = read_secrets(self.webhook_secret, "LANGBATCH_WEBHOOK_SECRET")
-        patience = self.webhook_seconds
-        return Webhook(url, keys, PATIENCE_SECONDS if patience is None else patience)
-
-    def poll_seconds_for(self, target: Target) -> float:
-        """The longest wait between looks at this target."""
-        if self.poll_is_chosen or not is_loopback(target.host):
-            return self.poll_seconds
-        return LOOPBACK_POLL_SECONDS
-
-
-def _default_home() -> Path:
-    from platformdirs import user_data_path
-
-    return user_data_path("langbatch", appauthor=False)
-
-
-def _seconds(name: str, find: Callable[[str], str | None], *, positive: bool = False) -> float | None:
-    text = find(name)
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds) or seconds < 0 or (positive and seconds == 0):
-        least = "above 0" if positive else "of 0 or more"
-        raise SetupError(
-            f"LANGBATCH_{name.upper()} is {text[:40]!r}, not a number of seconds",
-            hint=f"give a number {least}",
-        )
-    return seconds
-
-
-def _yes_or_no(named: str, text: object) -> bool:
-    if text is None or isinstance(text, bool):
-        return bool(text)
-    word = str(text).strip().lower()
-    if word not in _YES | _NO:
-        raise SetupError(f"{named} is neither yes nor no", hint="1 or 0")
-    return word in _YES
-
-
-# ---------------------------------------------------------------- targets
 
 
 def resolve_target(
@@ -280,14 +122,6 @@ def resolve_targets(
     return found
 
 
-def find_profile(name: str | None, home: Path, environ: Mapping[str, str] = os.environ) -> Profile | None:
-    """The profile of that name, or the one `LANGBATCH_PROFILE` names; None where neither does."""
-    chosen = name or environ.get("LANGBATCH_PROFILE") or None
-    if chosen is None:
-        return None
-    return read_profile(Path(environ.get("LANGBATCH_PROFILES") or home / FILE_NAME), chosen)
-
-
 def _key_in(environ: Mapping[str, str], variable: str) -> str:
     key = environ.get(variable, "").strip()
     if not key:
@@ -298,7 +132,7 @@ def _key_in(environ: Mapping[str, str], variable: str) -> str:
 def _resolve(
     provider: str, kind: EndpointKind, model: str | None, given: dict[str, Any], environ: Mapping[str, str]
 ) -> tuple[Target, Credentials]:
-    allow_http = _yes_or_no("allow_http", given.pop("allow_http", None)) or _yes_or_no(
+    allow_http = yes_or_no("allow_http", given.pop("allow_http", None)) or yes_or_no(
         "LANGBATCH_ALLOW_HTTP", environ.get("LANGBATCH_ALLOW_HTTP") or None
     )
     if "client" in given:
@@ -346,13 +180,13 @@ def _azure_target(
     allow_http: bool,
     environ: Mapping[str, str],
 ) -> tuple[Target, Credentials]:
-    endpoint = _one_of(given, "azure_endpoint", "api_base")
-    base_url = _text(given, "base_url")
+    endpoint = one_of(given, "azure_endpoint", "api_base")
+    base_url = text_of(given, "base_url")
     if endpoint and base_url:
         raise SetupError("azure_endpoint and base_url are both given", hint="give one of them")
     explicit = endpoint or base_url
     named = "azure_endpoint" if endpoint else "base_url" if base_url else "the endpoint"
-    where = explicit or _first(environ, _ENDPOINT_VARIABLES)
+    where = explicit or first_set(environ, _ENDPOINT_VARIABLES)
     if not where:
         raise SetupError(
             "no Azure endpoint is known",
@@ -361,15 +195,15 @@ def _azure_target(
     url = read_azure_url(where, named)
     refuse_plain_http(url.address, allow_http)
     # An endpoint that is given with /v1 in it says more than a version left over in the environment.
-    version = _text(given, "api_version") or ("v1" if explicit and url.says_v1 else None)
-    version = read_api_version(version or _first(environ, _VERSION_VARIABLES) or "v1")
+    version = text_of(given, "api_version") or ("v1" if explicit and url.says_v1 else None)
+    version = read_api_version(version or first_set(environ, _VERSION_VARIABLES) or "v1")
     if not url.literal:
         settings = {"azure_endpoint": url.address.url, "api_version": version}
     else:
         settings = {"base_url": url.address.url, "api_version": version}
-    _keep(settings, given, ("organization", "project", *_KEPT_IDENTITY))
+    keep(settings, given, ("organization", "project", *_KEPT_IDENTITY))
     _keep_allow_http(settings, url.address)
-    target = Target("azure", url.address.host, kind, _deployment(model, given), settings)
+    target = Target("azure", url.address.host, kind, deployment_of(model, given), settings)
     return target, choose_credentials("azure", given, environ)
 
 
@@ -383,14 +217,14 @@ def _openai_target(
     foreign = sorted(set(given) & (AZURE_ONLY_ARGUMENTS | {"azure_endpoint", "api_version", "deployment"}))
     if foreign:
         raise SetupError(f"{', '.join(foreign)} belongs to Azure", hint='use provider="azure"')
-    base_url = _one_of(given, "base_url", "api_base") or environ.get("OPENAI_BASE_URL") or OPENAI_BASE_URL
+    base_url = one_of(given, "base_url", "api_base") or environ.get("OPENAI_BASE_URL") or OPENAI_BASE_URL
     address = read_address(base_url, "base_url")
     if is_azure_host(address.host):
         raise SetupError(f"{address.host} is an Azure resource", hint='use provider="azure"')
     refuse_plain_http(address, allow_http)
     settings = {"base_url": address.url}
     for name, variable in (("organization", "OPENAI_ORG_ID"), ("project", "OPENAI_PROJECT_ID")):
-        value = _text(given, name) or environ.get(variable)
+        value = text_of(given, name) or environ.get(variable)
         if value:
             settings[name] = value
     _keep_allow_http(settings, address)
@@ -416,9 +250,9 @@ def _target_of_client(
     speaks_azure = "AzureOpenAI" in families
     if not speaks_azure and not is_azure_host(address.host) and provider == "openai":
         settings = {"base_url": address.url}
-        _keep(settings, vars(client), ("organization", "project"))
+        keep(settings, vars(client), ("organization", "project"))
         _keep_allow_http(settings, address)
-        return Target("openai", address.host, kind, _deployment(model, given), settings), credentials
+        return Target("openai", address.host, kind, deployment_of(model, given), settings), credentials
     if not speaks_azure and address.host == read_address(OPENAI_BASE_URL, "").host:
         raise SetupError(
             "client= speaks to OpenAI, not to Azure", hint='use provider="openai", or AzureOpenAI()'
@@ -428,7 +262,7 @@ def _target_of_client(
     settings = {"base_url": address.url} if found.literal else {"azure_endpoint": found.address.url}
     settings["api_version"] = version
     _keep_allow_http(settings, address)
-    return Target("azure", address.host, kind, _deployment(model, given), settings), credentials
+    return Target("azure", address.host, kind, deployment_of(model, given), settings), credentials
 
 
 def _clients_version(client: Any, says_v1: bool) -> str:
@@ -438,44 +272,6 @@ def _clients_version(client: Any, says_v1: bool) -> str:
     version = read_api_version(sent) if isinstance(sent, str) and sent else "v1"
     # A dated version on a v1 path is ignored by the service: the path says which family it is.
     return "v1" if says_v1 and version_date(version) else version
-
-
-# ---------------------------------------------------------------- arguments
-
-
-def _deployment(model: str | None, given: Mapping[str, Any]) -> str | None:
-    deployment = _text(given, "deployment")
-    if model and deployment and model != deployment:
-        raise SetupError("model and deployment differ", hint="on Azure they are the same thing: give one")
-    return model or deployment
-
-
-def _text(given: Mapping[str, Any], name: str) -> str | None:
-    value = given.get(name)
-    if value is None:
-        return None
-    text = str(value).strip()  # the SDK's URL objects are welcome
-    if not text:
-        raise SetupError(f"{name} is empty", hint="leave it out to use the environment")
-    return text
-
-
-def _one_of(given: Mapping[str, Any], name: str, alias: str) -> str | None:
-    first, second = _text(given, name), _text(given, alias)
-    if first and second and first != second:
-        raise SetupError(f"{name} and {alias} differ", hint="they mean the same: give one of them")
-    return first or second
-
-
-def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    return next((environ[name].strip() for name in names if environ.get(name, "").strip()), None)
-
-
-def _keep(settings: dict[str, str], given: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    for name in names:
-        value = given.get(name)
-        if isinstance(value, str) and value:
-            settings[name] = value
 
 
 def _keep_allow_http(settings: dict[str, str], address: Address) -> None:
