@@ -78,6 +78,8 @@ def command(
         **os.environ,
         "LANGBATCH_HOME": str(home),
         "LANGBATCH_POLL_SECONDS": "2",
+        # A kill may hit a create: the service is on this machine, so what it made shows at once.
+        "LANGBATCH_GRACE_SECONDS": "20",
         "EMULATED_KEY": "any",
     }
     with tempfile.TemporaryFile("w+") as out:
