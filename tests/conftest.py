@@ -15,9 +15,16 @@ settings.load_profile("any machine")
 _FOREIGN = ("AZURE_", "OPENAI_", "LANGBATCH_")
 
 
+@pytest.fixture(scope="session")
+def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nobody")
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees credentials or settings of the person who runs it."""
+def clean_environment(nobodys_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees credentials, settings or jobs of the person who runs it."""
+    monkeypatch.setenv("HOME", str(nobodys_home))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     for name in list(os.environ):
         if name.startswith(_FOREIGN) or name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.delenv(name)
