@@ -44,6 +44,8 @@ class LangBatchError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"Try: {hint}")  # a traceback shows it, too
         if code is not None:
             self.code = code
 
@@ -191,9 +193,23 @@ class Throttled(ProviderError):
 
 
 class QuotaFull(ProviderError):
-    """`token_limit_exceeded` or `quotaExceeded`: room must free up first. Nothing happened remotely."""
+    """`token_limit_exceeded` or `quotaExceeded`: room must free up first. Nothing happened remotely.
+
+    `limit_tokens`: the deployment's quota, where the reply's headers named it."""
 
     code = "quota_full"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit_tokens: int | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, status=status, code=code, hint=hint)
+        self.limit_tokens = limit_tokens
 
 
 class RemoteNotFound(ProviderError):

@@ -166,6 +166,8 @@ class RemoteBatch:
     metadata: Mapping[str, str] | None = None
     usage: Usage | None = None
     endpoint: str | None = None
+    #: The deployment's quota, where the reply to a create named it.
+    quota_tokens: int | None = None
 
 
 #: Stands for the id of a batch of which only downloaded files are left here, after a recovery.

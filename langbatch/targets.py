@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -13,6 +12,8 @@ from langbatch.records import ENDPOINT_PATHS, Limits, Target
 
 #: Rough, as the services' own estimates at enqueueing are; English prose has about four bytes a token.
 BYTES_PER_TOKEN: Final = 4
+#: Of a quota that was stated, for a shard.
+STATED_PERCENT: Final = 95
 
 
 def sent_url(target: Target) -> str | None:
@@ -33,15 +34,21 @@ def growth_bytes(target: Target) -> int:
     return growth
 
 
-def common_limits(where: Sequence[Target], limits: Sequence[Limits]) -> Limits:
-    """What fits every target: the least of each limit, and of the token quotas as far as they are stated."""
+def common_limits(limits: Sequence[Limits]) -> Limits:
+    """What fits every target: the least of each limit."""
     inputs = [limit.embedding_inputs for limit in limits if limit.embedding_inputs is not None]
-    stated = [t.quota_tokens * BYTES_PER_TOKEN for t in where if t.quota_tokens is not None]
     return Limits(
         min(limit.requests for limit in limits),
-        min(*(limit.file_bytes for limit in limits), *stated, sys.maxsize),
+        min(limit.file_bytes for limit in limits),
         min(inputs, default=None),
     )
+
+
+def stated_quota_bytes(where: Sequence[Target]) -> int | None:
+    """The least of the quotas that were stated, in bytes: shards of that size may go to any target. None
+    where none was."""
+    stated = [target.quota_tokens for target in where if target.quota_tokens is not None]
+    return min(stated) * BYTES_PER_TOKEN * STATED_PERCENT // 100 if stated else None
 
 
 def account_label(target: Target, model: str | None) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def run() -> int:
     """The command. What needs no parser is answered without one: Typer alone takes a tenth of a second."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
     if sys.argv[1:2] == ["status"]:
         from langbatch_cli.glance import listed
         from langbatch_cli.session import Session

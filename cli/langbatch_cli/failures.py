@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import langbatch
 from langbatch_cli import exits
 from langbatch_cli.exits import Exit
-from langbatch_cli.render import Line, error_lines, problem_lines
+from langbatch_cli.render import TERMINAL_LIMIT, Line, error_lines, problem_lines
 from langbatch_cli.session import Detached, Session, UsageError
 
 if TYPE_CHECKING:
@@ -62,11 +62,19 @@ def report(session: Session, error: Exception, command: str = "") -> Exit:
         document = of_library(error)
         lines = error_lines(error.message, error.hint, width)
         if isinstance(error, langbatch.BatchValidationError) and any(p.line for p in error.problems):
-            lines[1:1] = problem_lines(error.problems, width, session.limit)
+            # Logs and mails are read, too: all of them are `validate`'s to list.
+            lines[1:1] = problem_lines(error.problems, width, TERMINAL_LIMIT, session.source)
         code = exits.of_error(error)
     elif isinstance(error, OSError):
         text = " ".join(filter(None, (error.strerror or type(error).__name__, error.filename)))
-        document = error_document("storage", text, "make room, or allow access, and try again")
+        hint = "make room, or allow access, and try again"
+        if "id" in session.stored:
+            # Its id may be what could not be written.
+            text, hint = (
+                f"{text}; job {session.stored['id']} is stored",
+                "make room: the job need not be made anew",
+            )
+        document = error_document("storage", text, hint)
         lines = error_lines(text, document["hint"], width)
         code = Exit.SETUP
     else:
@@ -81,7 +89,7 @@ def report(session: Session, error: Exception, command: str = "") -> Exit:
         lines = [*lines, (("Next: ", ""), (following, "bold"))]
     if session.json:
         # Standard output may take nothing, and that be the error: standard error tells it.
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             session.put_document({**session.stored, "error": document}, one_line=True)
     session.say(lines)
     return code
@@ -110,6 +118,8 @@ def next_command(session: Session, error: Exception) -> str | None:
             words = doctor
         case langbatch.Unreachable() | langbatch.FateUnknown() | langbatch.Throttled():
             words = ("resume", job) if job else doctor
+        case OSError() if job:
+            words = ("resume", job)
         case langbatch.ProviderError() | langbatch.BatchStorageError() | OSError():
             words = doctor
         case langbatch.BatchError() if job:

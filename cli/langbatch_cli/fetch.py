@@ -90,6 +90,9 @@ def fetch(
             sys.stdout.buffer.flush()
         else:
             # Asked again, for good, when the file takes its name: another fetch may be faster.
+            if path.is_dir():
+                named = default_name(status.input, form.value)
+                raise UsageError(f"{visible(str(path))} is a folder", f"name a file in it: -o {path / named}")
             if not force and os.path.lexists(path):
                 raise UsageError(
                     f"{visible(str(path))} exists", "add --force to overwrite it, or name another with -o"

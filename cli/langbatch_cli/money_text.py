@@ -71,6 +71,8 @@ def token_lines(preview: Preview, width: int | None) -> list[Line]:
         text += "; the output has no bound (max_completion_tokens)"
     elif most:
         text += f"; at most {number(most)} out"
+    if tokens.elsewhere is not None:
+        text += f"; and what {visible(tokens.elsewhere)} brings, which is not in the requests"
     return labelled("tokens", text, width)
 
 
@@ -86,7 +88,8 @@ def preview_lines(preview: Preview, width: int | None, limit: int | None) -> lis
     elif cost is None:
         text = f"unknown: {preview.forecast.cost_unknown} (`langbatch prices` shows where that is said)"
     else:
-        high = "any amount, since the output has no bound" if cost.high is None else money(cost.high)
+        unbounded = "output" if preview.forecast.tokens.elsewhere is None else "input"
+        high = f"any amount, since the {unbounded} has no bound" if cost.high is None else money(cost.high)
         as_of = preview.forecast.as_of
         dated = _dated(None if as_of is None else as_of.isoformat())
         text = f"{money(cost.low)} to {high} {visible(cost.currency)}{dated}"

@@ -64,6 +64,8 @@ class Session:
     stored: Mapping[str, Any] = field(default_factory=dict)
     #: The file of this run, where its name is a table's: requests can be made of it.
     table: str | None = None
+    #: The file of this run, as it was named.
+    source: str = ""
     #: The service that this run was to speak with, where an option names it.
     provider: str | None = None
     #: Where a crash report may be written: the home in use, once it is known.
@@ -105,6 +107,7 @@ class Session:
         """The file of that name; for `-` what standard input holds, in a private file that goes away."""
         if name != "-":
             self.table = name if name.lower().endswith(_TABLES) else None
+            self.source = name
             yield Path(name)
             return
         path = manager.spool(sys.stdin.buffer)

@@ -228,7 +228,9 @@ class Batches:
                 return replace(record, refused=LineFault("invalid_request", message))
             raise Refusal(400, "unexpectedEntityState", message, param="input_file_id")
         path = self._context.storage.content(file.id)
-        return replace(record, model=first_model(path), tokens=max(1, file.bytes // 4))
+        return replace(
+            record, model=first_model(path), tokens=max(1, int(file.bytes * config.tokens_per_byte))
+        )
 
     # ------------------------------------------------------------ quota
 
@@ -246,8 +248,20 @@ class Batches:
         if held + record.tokens <= limit:
             return record
         if config.token_limit_at == "create":
-            raise Refusal(400, "token_limit_exceeded", _token_message(limit))
-        return replace(record, refused=LineFault("token_limit_exceeded", _token_message(limit)))
+            raise Refusal(400, "token_limit_exceeded", self._token_message(record, limit))
+        return replace(record, refused=LineFault("token_limit_exceeded", self._token_message(record, limit)))
+
+    def _token_message(self, record: BatchRecord, limit: int) -> str:
+        if not self._context.config.token_limit_named:
+            return "The quota of enqueued tokens is exhausted."
+        if record.family == "openai":
+            # As openai/openai-python#2084 quotes it.
+            return (
+                f"Enqueued token limit reached for {record.model} in organization org-emulated. "
+                f"Limit: {limit:,} enqueued tokens. Please try again once some in_progress batches have been "
+                "completed."
+            )
+        return _token_message(limit)
 
     def _settle_open(self) -> None:
         """Let batches that are over by now give their tokens back, looked at or not."""

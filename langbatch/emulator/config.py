@@ -73,9 +73,10 @@ class EmulatorConfig:
     Access: with `api_key` that key is required, with `bearer_tokens` one of those; `token_seconds` is
     how long a bearer token lives after it was first seen; `key_auth_disabled` answers keys with 403.
 
-    Quota: `enqueued_token_limit` per deployment, counted as input bytes / 4, reported at create or in
-    validation as `token_limit_at` says. `pending_file` and `missing_file` say whether create refuses
-    such a file or accepts and fails the batch later; `missing_file_status` None follows the family.
+    Quota: `enqueued_token_limit` per deployment, counted as `tokens_per_byte` of the input says, reported at
+    create or in validation as `token_limit_at` says, with its figure if `token_limit_named`.
+    `pending_file` and `missing_file` say whether create refuses such a file or accepts and fails the batch
+    later; `missing_file_status` None follows the family.
 
     `name_family` groups file names that carry the same requests, for the count of double payments.
     """
@@ -97,6 +98,8 @@ class EmulatorConfig:
     enqueued_token_limit: int | None = None
     enqueued_token_limits: Mapping[str, int] = field(default_factory=dict)
     token_limit_at: Literal["create", "validation"] = "create"
+    token_limit_named: bool = True
+    tokens_per_byte: float = 0.25
     pending_file: Literal["refuse", "fail"] = "refuse"
     pending_file_message: str = (
         "The input file is still being processed; wait until its status is 'processed'."

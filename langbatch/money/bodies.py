@@ -2,7 +2,9 @@
 
 Facts: three tokens around each chat message and three that open the answer are OpenAI's Cookbook ("How to
 count tokens with tiktoken"). How tools and response schemas are written into the prompt is not documented:
-their JSON text is counted, with a band. `max_tokens` of legacy completions defaults to 16 (API reference).
+their JSON text is counted, with a band; so is whatever else a message or an item holds that is not known
+here, since what is not counted could pass any budget. `max_tokens` of legacy completions defaults to 16 (API
+reference).
 """
 
 from __future__ import annotations
@@ -29,17 +31,41 @@ _COMPLETION_DEFAULT: Final = 16
 
 #: Where text for the model stands, in any part or item of either API.
 _TEXT_KEYS: Final = ("text", "content", "output", "arguments", "refusal", "summary")
-_IMAGE_TYPES: Final = frozenset({"image_url", "input_image"})
+_IMAGE_TYPES: Final = frozenset({"image_url", "input_image", "computer_screenshot"})
 _OPAQUE_TYPES: Final = frozenset({"input_audio", "file", "input_file", "item_reference"})
+#: Of a chat message, what is counted as what it is; the rest as JSON.
+_MESSAGE_KEYS: Final = frozenset({"role", "name", "tool_call_id", "type", "content", "id", "status"})
+#: Of a part or an item, what is no text for the model.
+_PART_KEYS: Final = frozenset({*_TEXT_KEYS, "role", "name", "tool_call_id", "type", "id", "status"})
+
+#: What names input that is kept at the service, or that it fetches itself: of any size.
+_FETCHING_KEYS: Final[Mapping[EndpointKind, tuple[str, ...]]] = {
+    "chat_completions": ("data_sources", "web_search_options"),
+    "responses": ("previous_response_id", "conversation"),
+}
+#: Tools that run at the service, in any number of turns whose results are input again.
+_HOSTED_TOOLS: Final = (
+    "web_search",
+    "file_search",
+    "mcp",
+    "code_interpreter",
+    "image_generation",
+    "computer",
+)
+_REFERENCES: Final = ("file_id", "file_url")
 
 
 @dataclass(frozen=True, slots=True)
 class BodyTokens:
-    """Input tokens of one request: the best single figure, and bounds."""
+    """Input tokens of one request: the best single figure, and bounds.
+
+    `elsewhere` names what brings input that is not in the request: then `high` bounds what is in it alone.
+    """
 
     tokens: int
     low: int
     high: int
+    elsewhere: str | None = None
 
 
 class _Sum:
@@ -50,6 +76,7 @@ class _Sum:
         self._model = model
         self.text = self.schema = self.fixed = 0
         self.parts_low = self.parts_high = 0
+        self.elsewhere: str | None = None
 
     def add_text(self, value: Any) -> None:
         """A string, a list of parts, or one part."""
@@ -76,10 +103,22 @@ class _Sum:
             self.parts_high += bounds.high
         elif kind in _OPAQUE_TYPES:
             self.parts_high += _UNKNOWN_PART_HIGH
+            inner = part.get("file")
+            named = {*part, *(inner if isinstance(inner, Mapping) else ())}
+            if kind == "item_reference":
+                self.elsewhere = "item_reference"
+            elif found := next((name for name in _REFERENCES if name in named), None):
+                self.elsewhere = found
         else:
             for key in _TEXT_KEYS:
                 if key in part:
                     self.add_text(part[key])
+            self._add_rest(part, _PART_KEYS)
+
+    def _add_rest(self, value: Mapping[str, Any], known: frozenset[str]) -> None:
+        """What nobody here has heard of may be read by the model as well."""
+        for key in value.keys() - known:
+            self.add_schema(value[key])
 
     def add_message(self, message: Any) -> None:
         """A chat message, or an item of a Responses input."""
@@ -94,12 +133,18 @@ class _Sum:
             self._add_part(message)
         else:
             self.add_text(message.get("content"))
-        if "tool_calls" in message:
-            self.add_schema(message["tool_calls"])
+            self._add_rest(message, _MESSAGE_KEYS)
 
     def add_schema(self, value: Any) -> None:
         if value:
             self.schema += self._count(msgspec.json.encode(value).decode())
+
+    def add_tools(self, tools: Any) -> None:
+        self.add_schema(tools)
+        for tool in tools if isinstance(tools, list) else ():
+            kind = tool.get("type") if isinstance(tool, Mapping) else None
+            if isinstance(kind, str) and kind.startswith(_HOSTED_TOOLS):
+                self.elsewhere = f"the tool {kind}"
 
     def add_inputs(self, value: Any) -> None:
         """Texts, or tokens that the user has made already."""
@@ -116,7 +161,10 @@ class _Sum:
         high = self.text * counter.high + self.schema * counter.high * _SCHEMA_HIGH
         middle = self.text + self.schema + self.fixed + (self.parts_low + self.parts_high) // 2
         return BodyTokens(
-            middle, int(low) + self.fixed + self.parts_low, int(high + 0.999) + self.fixed + self.parts_high
+            middle,
+            int(low) + self.fixed + self.parts_low,
+            int(high + 0.999) + self.fixed + self.parts_high,
+            self.elsewhere,
         )
 
 
@@ -130,8 +178,9 @@ def input_tokens(
             found.fixed += _PRIMING
             for message in body.get("messages") or ():
                 found.add_message(message)
-            found.add_schema(body.get("tools"))
+            found.add_tools(body.get("tools"))
             found.add_schema(body.get("functions"))
+            found.add_schema(body.get("prediction"))
             found.add_schema(_schema_of(body.get("response_format")))
         case "responses":
             found.fixed += _PRIMING
@@ -140,7 +189,11 @@ def input_tokens(
                 found.add_message(item)
             if body.get("instructions"):
                 found.add_message(body["instructions"])
-            found.add_schema(body.get("tools"))
+            found.add_tools(body.get("tools"))
+            template = body.get("prompt")
+            if isinstance(template, Mapping):
+                found.elsewhere = "prompt"
+                found.add_schema(template.get("variables"))
             text = body.get("text")
             found.add_schema(_schema_of(text.get("format") if isinstance(text, Mapping) else None))
         case "embeddings":
@@ -148,6 +201,9 @@ def input_tokens(
         case "completions":
             found.add_inputs(body.get("prompt"))
             found.add_inputs(body.get("suffix"))
+    for key in _FETCHING_KEYS.get(kind, ()):
+        if body.get(key) is not None:
+            found.elsewhere = key
     return found.total(counter)
 
 
@@ -236,6 +292,8 @@ def output_bound(line: bytes, kind: EndpointKind) -> OutputBound:
 
 
 def _whole(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 50.0 asks for as much as 50
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 

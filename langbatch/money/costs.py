@@ -24,7 +24,7 @@ NANOS: Final = 10**9
 class CostRange:
     """Before sending: input between its bounds, output between nothing and its bound.
 
-    `low` is the input alone; `high` is None where the output has no bound.
+    `low` is the input alone; `high` is None where the output has no bound, or some input is elsewhere.
     """
 
     low: Decimal
@@ -56,6 +56,8 @@ def cost_estimate(estimate: Estimate, price: Price | None) -> CostRange | None:
     if price is None:
         return None
     output = 0 if price.output is None else estimate.output_tokens_at_most
+    if estimate.elsewhere is not None:
+        output = None
     return CostRange(
         cost_of_tokens(price, estimate.low, 0),
         None if output is None else cost_of_tokens(price, estimate.high, output),

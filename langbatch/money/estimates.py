@@ -38,6 +38,7 @@ class Estimate:
     The true input is `input_tokens`, between `low` and `high` in 95 of 100 files. `output_tokens_at_most` is
     None where some request sets no bound and the model's own is not known. `method`: `exact`, every request
     counted and nothing left open; `counted`, every request counted; `sampled`, `counted_requests` of them.
+    `elsewhere` names what brings input that is in none of the requests: then `high` is no bound of all.
     """
 
     requests: int = 0
@@ -48,6 +49,7 @@ class Estimate:
     output_tokens_at_most: int | None = 0
     method: Method = "none"
     counted_requests: int = 0
+    elsewhere: str | None = None
 
     def __add__(self, other: Estimate) -> Estimate:
         """Bands are added as they are, so the sum's is rather too wide."""
@@ -61,6 +63,7 @@ class Estimate:
             None if ours is None or theirs is None else ours + theirs,
             max(self.method, other.method, key=_LEAST_SURE.index),
             self.counted_requests + other.counted_requests,
+            self.elsewhere or other.elsewhere,
         )
 
 
@@ -85,8 +88,8 @@ class _ModelSum:
     counted: Estimate = field(default_factory=lambda: Estimate())
 
     def take(self, found: BodyTokens, size: int) -> None:
-        method: Method = "exact" if found.low == found.high else "counted"
-        self.counted += Estimate(1, size, found.tokens, found.low, found.high, 0, method, 1)
+        method: Method = "exact" if found.low == found.high and not found.elsewhere else "counted"
+        self.counted += Estimate(1, size, found.tokens, found.low, found.high, 0, method, 1, found.elsewhere)
 
     def output_at_most(self, most: int | None) -> int | None:
         """`most` is what the model writes at most, for answers that no request bounds."""
@@ -198,6 +201,7 @@ class Estimator:
     ) -> Estimate:
         tokens = below = above = variance = 0.0
         counted = 0
+        elsewhere: str | None = None
         for stratum in strata.values():
             counts = [self._tokens_of(read(offset, size), model) for offset, size in stratum.drawn]
             sizes = [size for _, size in stratum.drawn]
@@ -208,6 +212,7 @@ class Estimator:
             above += (sum(each.high for each in counts) - mine) * grown
             variance += _half_width([each.tokens for each in counts], sizes, stratum.requests) ** 2
             counted += len(counts)
+            elsewhere = elsewhere or next((each.elsewhere for each in counts if each.elsewhere), None)
         half = math.sqrt(variance)
         return Estimate(
             sum(stratum.requests for stratum in strata.values()),
@@ -218,6 +223,7 @@ class Estimator:
             output,
             "sampled",
             counted,
+            elsewhere,
         )
 
 

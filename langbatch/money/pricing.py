@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
+from langbatch.errors import SetupError
 from langbatch.money.costs import (
     CostRange,
     commitment,
@@ -60,7 +61,9 @@ class Pricing:
 
 
 def bounds_of(lines: Iterable[bytes], targets: Sequence[Target], pricing: Pricing) -> Bounds:
-    """The most that these request lines can use, at whichever of `targets` uses most. Each is counted."""
+    """The most that these request lines can use, at whichever of `targets` uses most. Each is counted.
+
+    `SetupError` (`unbounded_input`) where some of their input is not in them: nobody can bound that."""
     distinct = _distinct(targets, pricing)
     estimators = [pricing.estimator(target, count_all=True) for target in distinct]
     requests = size = 0
@@ -69,12 +72,20 @@ def bounds_of(lines: Iterable[bytes], targets: Sequence[Target], pricing: Pricin
         size += len(line)
         for estimator in estimators:
             estimator.add(line, 0)
+    finished = [
+        estimator.finish(_never, most_output=pricing.prices.most_output_tokens) for estimator in estimators
+    ]
+    elsewhere = next((name for each in finished if (name := total(each).elsewhere)), None)
+    if elsewhere is not None:
+        raise SetupError(
+            f"the job has a budget, but {elsewhere} brings input that is not in the requests and has no "
+            "bound; nothing was sent",
+            hint="write that input into the requests, or send them without --max-cost and --max-tokens",
+            code="unbounded_input",
+        )
     sent = size + requests * max(growth_bytes(target) for target in targets)
     least = -(-sent // BYTES_PER_TOKEN)
-    found = [
-        _bounds(estimator.finish(_never, most_output=pricing.prices.most_output_tokens), pricing, least)
-        for estimator in estimators
-    ]
+    found = [_bounds(each, pricing, least) for each in finished]
     return Bounds(
         _most(each.input_tokens for each in found),
         _most(each.tokens for each in found),
@@ -209,6 +220,8 @@ def usage_cost(parts: Iterable[tuple[Usage, Price | None]]) -> tuple[Decimal, st
     """The cost, its currency and its prices' date; None where something of it is not known."""
     amount, currency, as_of = Decimal(0), None, None
     for usage, price in parts:
+        if not (usage.input_tokens or usage.output_tokens):
+            continue  # answers that used nothing named no model either
         cost = cost_of_usage(usage, price)
         if cost is None or price is None or currency not in (None, price.currency):
             return None

@@ -20,7 +20,7 @@ from langbatch.errors import (
     RemoteNotFound,
     Throttled,
 )
-from langbatch.providers.wire import advice_in_text, describe_body, retry_after_seconds
+from langbatch.providers.wire import advice_in_text, describe_body, quota_tokens, retry_after_seconds
 from langbatch.redaction import clean_text, safe_text
 
 Verb = Literal[
@@ -111,7 +111,7 @@ def error_for(
         hint = "the account's credit is used up: see its billing page" if _BROKE & complaint.codes else None
         return Throttled(message, retry_after_seconds=advice, status=status, code=code, hint=hint)
     if status in (400, 429) and complaint.codes & _QUOTA_CODES:
-        return QuotaFull(message, status=status, code=code)
+        return QuotaFull(message, limit_tokens=quota_tokens(headers), status=status, code=code)
     if status == 404:
         return _not_found(message, complaint)
     # 408 says that the request was not read in time: on calls that only look, plain trouble.

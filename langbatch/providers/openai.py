@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
@@ -198,7 +198,7 @@ class FilesAndBatches:
                 f"the reply to the create is about a batch on another input file ({batch.id})",
                 code="reply_mismatch",
             )
-        return batch
+        return replace(batch, quota_tokens=wire.quota_tokens(reply.headers))
 
     def get_batch(self, batch_id: str) -> RemoteBatch:
         return self._this_batch(

@@ -57,6 +57,13 @@ def http_date(value: str | None) -> float | None:
     return moment.timestamp()
 
 
+def quota_tokens(headers: Mapping[str, str]) -> int | None:
+    """The deployment's quota of enqueued tokens, in replies to `POST /batches` of some previews (wire
+    reference, 3). `headers` have lower-case names."""
+    text = headers.get("deployment-maximum-enqueued-tokens", "").strip()
+    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) else None
+
+
 def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
     """How long the service asks to wait; None where it says nothing useful (zero, past, garbage).
 

@@ -97,5 +97,16 @@ def refusal(intake: Intake) -> BatchValidationError:
     return BatchValidationError(
         f"{lines} of {intake.lines} lines cannot be sent: line {first.line}: {first.message}{more}",
         problems,
-        hint="mend the lines, or leave them out with --skip-invalid",
+        hint=_hint(intake),
     )
+
+
+def _hint(intake: Intake) -> str:
+    if intake.total:
+        return "mend the lines, or leave them out with --skip-invalid"
+    if intake.problems[0].code in ("not_an_object", "invalid_json_line"):
+        return (
+            "write one request, a JSON object, per line: `jq -c '.[]' FILE` makes such lines of an array, "
+            "`jq -c . FILE` of objects over several lines"
+        )
+    return "mend the lines: none of them can be sent"

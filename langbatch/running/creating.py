@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langbatch.errors import BatchStorageError, ProviderError
+from langbatch.errors import BatchStorageError, ProviderError, QuotaFull
 from langbatch.providers.base import Provider
 from langbatch.records import RemoteBatch, ShardView
 from langbatch.running import decisions as d
@@ -64,6 +64,8 @@ def create(step: Step, provider: Provider) -> None:
     except (BatchStorageError, LostClaim):
         _write_down(step, batch)
         raise
+    if batch.quota_tokens is not None:
+        placing.learn_limit(step, batch.quota_tokens)
 
 
 def _noted_as_sent(step: Step) -> bool:
@@ -94,7 +96,14 @@ def _not_created(step: Step, provider: Provider, error: ProviderError) -> None:
         settle(step, "create_refused", "refused", setback.code or "refused", setback.attention)
     else:
         step.set_back(setback, due_at=held_until)
-        _try_elsewhere(step.again(), provider)
+        step = step.again()
+        if (
+            not _try_elsewhere(step, provider)
+            and isinstance(error, QuotaFull)
+            and placing.asks_too_much(step)
+        ):
+            placing.move_away(step, provider)
+            placing.halve(step.again())
 
 
 def _write_down(step: Step, batch: RemoteBatch) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from langbatch.errors import AccessRefused, ProviderError, QuotaFull, Throttled, Unreachable
-from langbatch.folders import JobFolder
 from langbatch.money.costs import Budget
 from langbatch.providers import limits_for
 from langbatch.providers.base import Provider
@@ -21,6 +21,8 @@ from langbatch.targets import BYTES_PER_TOKEN, account_label, growth_bytes
 
 #: A target that does not take calls is left alone for so long, where a job has others.
 AVOID_SECONDS = 300.0
+#: What a target that does not take calls answers.
+AVOIDED = (AccessRefused, Throttled, Unreachable)
 
 
 def find_place(step: Step) -> int | None:
@@ -95,22 +97,42 @@ def _wait(step: Step, until: float, attention: str) -> None:
     step.record(shard=shard, event=event)
 
 
+# ---------------------------------------------------------------- cutting
+
+
 def _cut(step: Step, need: int, limit: int) -> None:
-    """No quota could hold the shard: cut it, unless it is one request, or was harvested before."""
-    view, shard = step.view, step.shard
-    harvested = any(a.ended_as == "harvested" for a in step.store.attempts(shard.job, shard.index))
-    snapshot = Snapshot(JobFolder.of(step.home, view.job.id).path)
-    growth = max(growth_bytes(target) for target in view.job.targets)
-    room = max(1, limit * BYTES_PER_TOKEN * quota.SPLIT_PERCENT // 100)
-    lengths = list(snapshot.lengths(shard.first, shard.requests))
-    if harvested or len(lengths) == 1 or max(lengths) + growth > limit * BYTES_PER_TOKEN:
+    """No quota could hold the shard: cut it, unless that helps nothing, or it has results already."""
+    lengths, growth = _sizes(step)
+    room = limit * BYTES_PER_TOKEN
+    if step.shard.tally.succeeded or len(lengths) == 1 or max(lengths) + growth > room:
         reason = f"it needs about {need:,} enqueued tokens at once, and the quota is {limit:,}"
         step.ask_operator("parked", f"{reason}: ask for more quota")
         return
-    limits = limits_for(view.job.target)
-    # A single request may be larger than the cautious share, as long as the whole quota holds it.
-    room = max(room, max(lengths) + growth)
-    pieces = plan_shards(lengths, growth, replace(limits, file_bytes=room * 100 // 95 + 1))
+    _split(step, lengths, growth, room * quota.SPLIT_PERCENT // 100)
+
+
+def halve(step: Step) -> None:
+    """The waiting shard is larger than what its quota has, whatever was known of that: cut it in two. A
+    single request waits on, for a day; then it is a person's matter."""
+    lengths, growth = _sizes(step)
+    if len(lengths) > 1 and not step.shard.tally.succeeded:
+        _split(step, lengths, growth, (sum(lengths) + growth * len(lengths)) // 2)
+    elif _refusals_alone(step) >= quota.REFUSALS_GIVEN_UP:
+        reason = "for more than a day its quota had no room for it, with nothing of ours enqueued"
+        step.ask_operator("parked", f"{reason}: it may be larger than the quota")
+
+
+def _sizes(step: Step) -> tuple[list[int], int]:
+    """Bytes of the shard's lines, and the most that is added to one when it is sent."""
+    snapshot = Snapshot(step.folder.path)
+    growth = max(growth_bytes(target) for target in step.view.job.targets)
+    return list(snapshot.lengths(step.shard.first, step.shard.requests)), growth
+
+
+def _split(step: Step, lengths: Sequence[int], growth: int, room_bytes: int) -> None:
+    view, shard = step.view, step.shard
+    # A single request may be larger than the share that is meant for a piece.
+    pieces = plan_shards(lengths, growth, limits_for(view.job.target), preferred_bytes=room_bytes)
     placed = [
         replace(
             piece,
@@ -120,11 +142,20 @@ def _cut(step: Step, need: int, limit: int) -> None:
         )
         for piece in pieces
     ]
+    snapshot = Snapshot(step.folder.path)
     if view.job.has_budget:
         pricing = pricing_for(step.store, step.home, view.job.targets, [shard.model])
         placed = bound_plans(snapshot, placed, view.job.targets, Budget(), pricing)
     lines = [snapshot.line_numbers(piece.first, 1)[0] for piece in placed]
-    step.store.split(step.claim, placed, lines)
+    earlier = step.store.attempts(shard.job, shard.index)
+
+    def forget_rows() -> None:
+        # Of attempts without a success, at requests of which some are another shard's now.
+        for attempt in earlier:
+            for part in ("output", "error"):
+                step.folder.piece(shard.index, attempt.number, part).unlink(missing_ok=True)
+
+    step.store.split(step.claim, placed, lines, files=forget_rows)
 
 
 # ---------------------------------------------------------------- what calls teach
@@ -138,19 +169,60 @@ def learn(step: Step, error: ProviderError) -> float | None:
     now = step.clock.now()
     account, _ = ledger.known(step.store, [label])[label]
     if isinstance(error, QuotaFull) and (error.code or "").lower() == "token_limit_exceeded":
-        told = quota.limit_in_text(error.message)
+        told = error.limit_tokens or quota.limit_in_text(error.message)
         held = quota.after_refusal(account, told, now, step.policy.poll_seconds, step.roll())
         ledger.remember(step.store, held, told=told is not None)
         return held.hold_until
-    if len(step.view.job.targets) > 1 and isinstance(error, AccessRefused | Throttled | Unreachable):
+    if len(step.view.job.targets) > 1 and isinstance(error, AVOIDED):
         advice = error.retry_after_seconds if isinstance(error, Throttled) else None
         ledger.remember(step.store, quota.after_trouble(account, now, advice or AVOID_SECONDS))
     return None
 
 
+def learn_limit(step: Step, limit_tokens: int) -> None:
+    """Keep the quota that the service has named beside an answer."""
+    assert step.attempt.account is not None
+    account, _ = ledger.known(step.store, [step.attempt.account])[step.attempt.account]
+    if account.limit_tokens != limit_tokens:
+        ledger.remember(step.store, replace(account, limit_tokens=limit_tokens), told=True)
+
+
 def learn_of_bounce(step: Step, message: str) -> float | None:
     """As `learn`, for a batch that ended in validation with `token_limit_exceeded`."""
     return learn(step, QuotaFull(message, code="token_limit_exceeded"))
+
+
+def others_take_calls(step: Step) -> bool:
+    """Whether the job has a target beside the attempt's that is not held for trouble."""
+    now = step.clock.now()
+    return any(
+        option.place != step.attempt.target
+        and (option.account.hold_reason != "trouble" or option.account.hold_until <= now)
+        for option in options(step)
+    )
+
+
+def asks_too_much(step: Step) -> bool:
+    """Whether the shard, refused just now, is larger than the quota, or than what others leave of
+    it, whatever its bytes have told."""
+    refusals = _refusals_alone(step)
+    if step.shard.requests == 1:
+        return refusals >= quota.REFUSALS_GIVEN_UP
+    return refusals > 0 and refusals % quota.REFUSALS_ALONE == 0
+
+
+def _refusals_alone(step: Step) -> int:
+    """How often in a row the quota of the shard's newest attempt had no room, while nothing else of ours held
+    any of it; 0 where something does, or where the shard is so small that it is others who hold it all."""
+    label = step.attempt.account
+    if label is None:
+        return 0
+    account, _ = ledger.known(step.store, [label])[label]
+    limit = account.limit_tokens
+    if limit is not None and tokens_needed(step) * BYTES_PER_TOKEN <= limit:
+        return 0  # no text has more tokens than bytes
+    alone = ledger.holds_nothing(step.store, label, but=(step.shard.job, step.shard.index))
+    return account.refusals if account.hold_reason == "quota" and alone else 0
 
 
 def no_room_after_all(step: Step, tokens: int) -> None:

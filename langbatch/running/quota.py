@@ -18,10 +18,16 @@ from langbatch.targets import BYTES_PER_TOKEN
 #: Of a limit, for pieces of a shard that could never fit whole: the service may count otherwise than we do.
 SPLIT_PERCENT: Final = 80
 
-_LIMIT_IN_TEXT = re.compile(r"limit of ([\d][\d,_.]*)\s*([KkMmBb]?)\b")
+#: Azure: "…surpassed the configured limit of 30K for the deployment…" (wire reference, 4). OpenAI: "Enqueued
+#: token limit reached for gpt-4o-mini in organization org-…. Limit: 2,000,000 enqueued tokens."
+#: (openai/openai-python#2084).
+_LIMIT_IN_TEXT = re.compile(r"\blimit(?: of|:) ?([\d][\d,_.]*)\s*([KkMmBb]?)\b", re.IGNORECASE)
 _UNITS: Mapping[str, int] = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
-#: Documented on POST /batches in some previews (wire reference, 3).
-LIMIT_HEADER: Final = "deployment-maximum-enqueued-tokens"
+#: Refusals of a quota of which we hold nothing before the shard is halved. They come at growing intervals, so
+#: that this takes minutes. Others may hold it all, which looks the same: then smaller ones find room earlier.
+REFUSALS_ALONE: Final = 8
+#: Refusals in a row, at a minute each more than a day, after which a single request is a person's matter.
+REFUSALS_GIVEN_UP: Final = 2048
 
 
 def estimate_tokens(file_bytes: int) -> int:
@@ -30,7 +36,7 @@ def estimate_tokens(file_bytes: int) -> int:
 
 
 def limit_in_text(text: str) -> int | None:
-    """The quota that a refusal names: "…surpassed the configured limit of 30K for the deployment…"."""
+    """The quota that a refusal names."""
     found = _LIMIT_IN_TEXT.search(text)
     if found is None:
         return None
@@ -90,7 +96,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class TooLarge:
-    """No target's quota could ever hold it, even empty."""
+    """No quota of a target that takes calls could ever hold it, even empty."""
 
     limit_tokens: int
 
@@ -100,17 +106,18 @@ def place(
 ) -> Go | Hold | TooLarge:
     """Where a shard of `need_tokens` goes: among the targets with room, to the least loaded by weight.
 
-    A target held for trouble is avoided while another has room; when none has, it is tried all the same if
-    it is the only kind left, since its own waits (backoff, `Retry-After`) are kept on the shard.
+    A target held for trouble is avoided while there is another, even if that has room later, or for pieces of
+    the shard alone. When there is no other, it is tried all the same, since its own waits (backoff,
+    `Retry-After`) are kept on the shard.
     """
-    limits = [option.account.limit_tokens for option in options]
+    healthy = [o for o in options if o.account.hold_reason != "trouble" or o.account.hold_until <= now]
+    candidates = healthy or options
+    limits = [option.account.limit_tokens for option in candidates]
     if all(limit is not None and need_tokens > limit for limit in limits):
         return TooLarge(max(limit for limit in limits if limit is not None))
-    roomy = [option for option in options if has_room(option, need_tokens, now)]
-    steady = [o for o in roomy if o.account.hold_reason != "trouble" or o.account.hold_until <= now]
-    chosen = steady or roomy
-    if chosen:
-        return Go(min(chosen, key=lambda o: (o.reserved_tokens + need_tokens) / o.weight).place)
+    roomy = [option for option in candidates if has_room(option, need_tokens, now)]
+    if roomy:
+        return Go(min(roomy, key=lambda o: (o.reserved_tokens + need_tokens) / o.weight).place)
     waits = [o.account.hold_until for o in options if o.account.hold_until > now]
     until = min([now + look_again_seconds, *waits])
     return Hold(until, "quota", waiting_words(need_tokens, options))
@@ -152,8 +159,3 @@ def waiting_words(need_tokens: int, options: Sequence[Option]) -> str:
             f"{option.account.label.rpartition('/')[2]}: {option.reserved_tokens:,}{of} tokens enqueued"
         )
     return f"waiting for token quota: {need_tokens:,} tokens needed ({'; '.join(parts)})"
-
-
-def pieces_for(shard_bytes: int, need_tokens: int, limit_tokens: int) -> int:
-    """Bytes that a piece of a shard too large for any quota may have."""
-    return max(1, shard_bytes * limit_tokens * SPLIT_PERCENT // (100 * max(need_tokens, 1)))

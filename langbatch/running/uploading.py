@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
+
 from langbatch.errors import AccessRefused, ProviderError, RemoteNotFound
 from langbatch.providers.base import Provider
-from langbatch.records import RemoteFile
+from langbatch.records import Attempt, RemoteFile
 from langbatch.running import decisions as d
 from langbatch.running import placing
 from langbatch.running.harvesting import settle
@@ -24,6 +27,7 @@ def upload(step: Step, provider: Provider, place: int) -> None:
     """Write the payload, commit the intent, send it, commit the file's id. `place`: which of the job's
     targets `provider` is. An attempt that is open goes on if it is on that target; else it is over."""
     shard, attempt = step.shard, step.view.attempt
+    _drop_bounced(provider, place, attempt)
     goes_on = attempt is not None and attempt.ended_at is None and attempt.target == place
     number = shard.attempt if goes_on else shard.attempt + 1
     outgoing = prepare_payload(step.store, step.home, step.view, number, place)
@@ -56,11 +60,24 @@ def upload(step: Step, provider: Provider, place: int) -> None:
         setback = d.after_upload_error(error)
         if setback.move == "upload_refused":
             settle(step, "upload_refused", "refused", setback.code or "refused", setback.attention)
+        elif isinstance(error, placing.AVOIDED) and placing.others_take_calls(step):
+            # No person is needed, and no wait: it goes where it is taken.
+            setback = replace(setback, blocker=None, advice_seconds=None)
+            step.set_back(setback, due_at=step.clock.now())
         else:
             step.set_back(setback)
         return
     _uploaded(step, provider, remote)
     outgoing.path.unlink(missing_ok=True)
+
+
+def _drop_bounced(provider: Provider, place: int, attempt: Attempt | None) -> None:
+    """Delete the file of a batch that found no room: waiting for a quota for a day would leave a thousand."""
+    if attempt is None or attempt.ended_as != "quota_bounced" or attempt.target != place:
+        return
+    if attempt.file_id is not None:
+        with suppress(ProviderError):  # ours and unused; `langbatch gc` tries again
+            provider.delete_file(attempt.file_id)
 
 
 def _uploaded(step: Step, provider: Provider, remote: RemoteFile) -> None:

@@ -46,6 +46,9 @@ def observe(step: Step, batch: RemoteBatch) -> None:
             shard = {**CLEAR, "due_at": held or now + wait, "attention": text, "waits_for": "quota"}
             ended = {**batch_facts(batch), "polled_at": now, **step.ended("quota_bounced")}
             step.move("quota_bounced", shard=shard, attempt=ended, note=batch.id)
+            step = step.again()
+            if placing.asks_too_much(step):
+                placing.halve(step)
         case "strange":
             step.ask_operator(
                 "batch_lost", f"the batch has had the unknown status {batch.status!r} for two days"

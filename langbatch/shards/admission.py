@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -67,8 +68,9 @@ def plan(
         cut = plan_shards(
             snapshot.lengths(first, count),
             max(targets.growth_bytes(target) for target in where),
-            targets.common_limits(where, [limits_for(target) for target in where]),
+            targets.common_limits([limits_for(target) for target in where]),
             max_requests=max_requests,
+            preferred_bytes=targets.stated_quota_bytes(where),
             embedding_inputs=snapshot.inputs(first, count) if where[0].kind == "embeddings" else None,
         )
         for shard in cut:
@@ -90,6 +92,13 @@ def _refuse_lost_twin(store: JobStore, home: Path, making: Path) -> None:
             hint="`langbatch recover --from-remote` brings that job back; `--new` (`new=True`) pays again.",
             code="job_lost",
         )
+
+
+def _shown_name(source: Path) -> str:
+    """What the file is called from now on. No database takes names that are no UTF-8."""
+    if source.name.startswith(SPOOLED_PREFIX):
+        return "stdin.jsonl"
+    return os.fsencode(source.name).decode(errors="backslashreplace")
 
 
 def admit(
@@ -176,7 +185,7 @@ def admit(
             NewJob(
                 id=job_id,
                 name=name,
-                input_name="stdin.jsonl" if source.name.startswith(SPOOLED_PREFIX) else source.name,
+                input_name=_shown_name(source),
                 target=target,
                 input_sha256=intake.sha256,
                 snapshot_sha256=written.sha256,

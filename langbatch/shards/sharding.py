@@ -34,15 +34,18 @@ def plan_shards(
     limits: Limits,
     *,
     max_requests: int | None = None,
+    preferred_bytes: int | None = None,
     embedding_inputs: Iterable[int] | None = None,
 ) -> list[ShardPlan]:
     """Cut requests, in order, into the fewest shards that each fit one batch.
 
     `lengths` are bytes of the snapshot's lines with their newline; `growth_bytes` is the most that the
     target's edits add to one line, since limits hold for what is sent. `embedding_inputs` counts the
-    inputs of each request, arrays by element. Reads its arguments as streams.
+    inputs of each request, arrays by element. Shards are no larger than `preferred_bytes`, unless they are
+    one request. Reads its arguments as streams.
     """
     room = limits.file_bytes * BYTES_PERCENT // 100
+    preferred = room if preferred_bytes is None else min(room, preferred_bytes)
     most = limits.requests if max_requests is None else min(limits.requests, max_requests)
     if most < 1:
         raise ValueError("a shard must be allowed at least one request")
@@ -58,7 +61,7 @@ def plan_shards(
     count = size = grown = inputs = 0
     for length, holds in zip(lengths, counted, strict=counted is embedding_inputs):
         sent = length + growth
-        if count and (count >= most or grown + sent > room or inputs + holds > inputs_room):
+        if count and (count >= most or grown + sent > preferred or inputs + holds > inputs_room):
             plans.append(ShardPlan(len(plans), first, count, start, size))
             first += count
             start += size

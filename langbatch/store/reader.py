@@ -67,7 +67,7 @@ class Reader:
                 sa.select(jobs)
                 .where(jobs.c.id.startswith(text, autoescape=True))
                 .order_by(jobs.c.key)
-                .limit(3)
+                .limit(4)
             ).all()
         exact = [row for row in found if row.id == text]
         if exact or (len(found) == 1 and text):
@@ -77,7 +77,8 @@ class Reader:
                 f"no job {text!r} in this store", hint="`langbatch status` lists the jobs there are."
             )
         raise JobNotFound(
-            f"{text!r} fits more than one job: {', '.join(row.id for row in found)}",
+            f"{text!r} fits more than one job: {', '.join([row.id for row in found][:3])}"
+            + (" and others" if len(found) > 3 else ""),
             hint="Give more of the id.",
         )
 

@@ -22,6 +22,9 @@ HOLDING = ("creating", "uncertain", "fencing", "active")
 #: In these it does, or soon will.
 RESERVING = ("uploading", "uploaded", *HOLDING)
 
+#: For so long the service's word about a quota is taken for what it is.
+LIMIT_SECONDS = 86_400.0
+
 
 class NoRoom(BatchStateError):
     """Another process took the room in the moment before. Nothing was written."""
@@ -33,7 +36,7 @@ def require_room(
     tx: Writing, label: str, tokens: int, but: tuple[int, int], states: Sequence[str] = RESERVING
 ) -> None:
     """Raise `NoRoom` where `tokens` more would pass what is known of the quota, or it is on hold."""
-    known = account(tx.connection, label)
+    known = account(tx.connection, label, tx.now)
     if known.hold_reason == "quota" and known.hold_until > tx.now:
         raise NoRoom(f"{label} is on hold")
     if known.limit_tokens is None:
@@ -42,11 +45,15 @@ def require_room(
         raise NoRoom(f"{label} has no room for {tokens} tokens")
 
 
-def account(connection: Connection, label: str) -> Account:
+def account(connection: Connection, label: str, now: float) -> Account:
+    """What is known of a quota. A limit that the service has not named for a day is doubted: quotas are
+    raised, and nobody tells. It costs one refusal to learn that this one was not."""
     row = connection.execute(_ONE, {"label": label}).one_or_none()
     if row is None:
         return Account(label)
-    return Account(label, row.limit_tokens, row.hold_until, row.hold_reason, row.refusals)
+    doubted = row.limit_from == "service" and row.at < now - LIMIT_SECONDS
+    limit = None if doubted else row.limit_tokens
+    return Account(label, limit, row.hold_until, row.hold_reason, row.refusals)
 
 
 def reserved(

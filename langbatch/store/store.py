@@ -217,9 +217,16 @@ class JobStore(Reader):
                 reserving = tx.execute(_RESERVING, {"job": claim.job, "index": claim.index}).one()
                 reservations.lift_hold(tx, reserving.account)
 
-    def split(self, claim: Claim, pieces: Sequence[ShardPlan], first_lines: Sequence[int]) -> None:
-        """Cut a waiting shard that has never been harvested into `pieces`. It keeps its index as the first;
-        the others get new ones, so shards are in input order by `first`, not by index."""
+    def split(
+        self,
+        claim: Claim,
+        pieces: Sequence[ShardPlan],
+        first_lines: Sequence[int],
+        *,
+        files: Callable[[], None] | None = None,
+    ) -> None:
+        """Cut a waiting shard without any success into `pieces`. It keeps its index as the first; the others
+        get new ones, so shards are in input order by `first`, not by index. `files`: as in `finish`."""
         with self._writing() as tx:
             row = tx.require(claim)
             if row.state != "waiting" or (row.attempt != 0 and row.succeeded):
@@ -235,6 +242,8 @@ class JobStore(Reader):
             note = f"{row.requests} requests into {len(pieces)} shards"
             tx.log(claim.job, claim.index, row.attempt, "split", "waiting", "waiting", note)
             tx.refresh_job(claim.job)
+            if files is not None:
+                files()
 
     def begin_upload(
         self,

@@ -26,7 +26,7 @@ from langbatch.reuse.plan import ReusePlan, copies_of
 from langbatch.shards.names import Extent
 from langbatch.shards.sharding import ShardPlan, plan_shards
 from langbatch.shards.snapshot import IDS, INDEX, INPUTS, MARKS, REQUESTS, Snapshot
-from langbatch.targets import common_limits, growth_bytes
+from langbatch.targets import common_limits, growth_bytes, stated_quota_bytes
 from langbatch.upkeep.destinations import NotRebuilt
 from langbatch.upkeep.regathering import regather
 from langbatch.upkeep.traces import JobTrace
@@ -300,7 +300,8 @@ class Rebuilder:
             plans = plan_shards(
                 snapshot.lengths(stretch.first, stretch.count),
                 max(growth_bytes(target) for target in where),
-                common_limits(where, [limits_for(target) for target in where]),
+                common_limits([limits_for(target) for target in where]),
+                preferred_bytes=stated_quota_bytes(where),
                 embedding_inputs=(
                     snapshot.inputs(stretch.first, stretch.count) if where[0].kind == "embeddings" else None
                 ),

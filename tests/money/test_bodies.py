@@ -69,6 +69,73 @@ def test_a_schema_is_counted_with_a_band() -> None:
     assert 11 < low < middle < high
 
 
+_LONG = "word " * 500
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "a", "function_call": {"name": "f", "arguments": _LONG}},
+        {"role": "assistant", "content": "a", "refusal": _LONG},
+        {"role": "assistant", "content": "a", "reasoning_content": _LONG},
+        {"role": "user", "content": [{"type": "text", "text": "a", "of_tomorrow": {"deep": [_LONG]}}]},
+    ],
+)
+def test_what_nobody_here_has_heard_of_in_a_message_is_counted(message: dict[str, Any]) -> None:
+    assert tokens({"messages": [message]})[2] >= 500
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "custom_tool_call", "call_id": "c", "name": "f", "input": _LONG},
+        {"type": "code_interpreter_call", "code": _LONG},
+        {"type": "reasoning", "encrypted_content": _LONG, "summary": []},
+        {"type": "mcp_list_tools", "server_label": "s", "tools": [{"description": _LONG}]},
+    ],
+)
+def test_what_nobody_here_has_heard_of_in_an_item_is_counted(item: dict[str, Any]) -> None:
+    assert tokens({"input": [item]}, "responses")[2] >= 500
+
+
+def test_a_prediction_is_counted() -> None:
+    assert tokens({**chat("a"), "prediction": {"type": "content", "content": _LONG}})[2] >= 500
+
+
+def test_a_screenshot_costs_what_an_image_does() -> None:
+    shot = {"type": "computer_screenshot", "image_url": png(512, 512)}
+    image = {"type": "input_image", "image_url": png(512, 512)}
+    outputs = [{"type": "computer_call_output", "call_id": "c", "output": part} for part in (shot, image)]
+    one, other = (tokens({"input": [output]}, "responses") for output in outputs)
+    assert one == other
+    assert one[2] > 80
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "name"),
+    [
+        ("responses", {"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ("responses", {"input": "a", "conversation": "conv_1"}, "conversation"),
+        ("responses", {"input": "a", "prompt": {"id": "pmpt_1"}}, "prompt"),
+        (
+            "responses",
+            {"input": "a", "tools": [{"type": "web_search_preview"}]},
+            "the tool web_search_preview",
+        ),
+        ("responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, "item_reference"),
+        ("chat_completions", {**chat("a"), "web_search_options": {}}, "web_search_options"),
+        ("chat_completions", {**chat("a"), "data_sources": [{}]}, "data_sources"),
+        ("chat_completions", chat([{"type": "file", "file": {"file_id": "file-1"}}]), "file_id"),
+        ("chat_completions", {**chat("a"), "tools": [{"type": "function", "function": {"name": "f"}}]}, None),
+        ("responses", {"input": "a", "previous_response_id": None, "tools": []}, None),
+    ],
+)
+def test_input_that_is_not_in_the_request_is_named(
+    kind: EndpointKind, body: dict[str, Any], name: Any
+) -> None:
+    assert input_tokens(body, kind, MADE_UP, MODEL).elsewhere == name
+
+
 def test_an_image_in_the_line_costs_tiles_not_its_base64() -> None:
     image = {"type": "image_url", "image_url": {"url": png(1024, 1024), "detail": "high"}}
     # 1024 x 1024 is scaled to 768 x 768: four tiles, as in OpenAI's own example, 765 tokens.
@@ -148,6 +215,7 @@ def line(body: dict[str, Any]) -> bytes:
     [
         ("chat_completions", {"max_tokens": 50}, 50),
         ("chat_completions", {"max_completion_tokens": 70, "n": 3}, 210),
+        ("chat_completions", {"max_completion_tokens": 70.0, "n": 3.0}, 210),
         ("chat_completions", {"max_completion_tokens": 70, "max_tokens": 5}, 70),
         ("chat_completions", {}, None),
         ("chat_completions", {"metadata": {"max_tokens": 5}}, None),

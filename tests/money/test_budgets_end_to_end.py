@@ -270,6 +270,22 @@ def test_a_limit_on_output_that_nothing_bounds_is_refused(limit: dict[str, Any],
         assert nothing_was_stored(here, manager)
 
 
+@pytest.mark.parametrize("limit", [{"max_tokens": 10**9}, {"max_cost": 1000}])
+def test_a_limit_on_input_that_is_not_in_the_requests_is_refused(
+    limit: dict[str, Any], tmp_path: Path
+) -> None:
+    with_prices(tmp_path)
+    source = requests_file(tmp_path / "in.jsonl", IDS, max_tokens=10, web_search_options={})
+    with world(tmp_path) as here, here.manager() as manager:
+        with pytest.raises(SetupError, match="web_search_options") as told:
+            manager.submit(source, **here.azure, **limit)
+        assert told.value.code == "unbounded_input"
+        assert nothing_was_stored(here, manager)
+        cost = manager.preview(source, "azure", **{k: v for k, v in here.azure.items() if k != "provider"})
+        assert cost.forecast.cost is not None
+        assert cost.forecast.cost.high is None
+
+
 def test_a_models_own_longest_answer_is_a_bound(tmp_path: Path) -> None:
     with_prices(tmp_path, PRICES.replace("[models.m]", "[models.m]\nmost_output_tokens = 50"))
     source = requests_file(tmp_path / "in.jsonl", IDS)

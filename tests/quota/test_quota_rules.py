@@ -27,6 +27,12 @@ NOW = 1_000.0
         ("the quota is full", None),
         ("limit of none", None),
         ("limit of 0", None),
+        (
+            "Enqueued token limit reached for gpt-4o-mini in organization org-x. Limit: 2,000,000 enqueued tokens. "
+            "Please try again once some in_progress batches have been completed.",
+            2_000_000,
+        ),
+        ("the time limit 30", None),
     ],
 )
 def test_the_limit_is_read_off_the_services_words(text: str, limit: int | None) -> None:
@@ -75,12 +81,15 @@ def test_only_what_exceeds_every_limit_is_too_large() -> None:
     assert quota.place(50, options((40, 0, 1.0), (None, 0, 1.0)), NOW, 60) == quota.Go(1)
 
 
-def test_a_target_in_trouble_is_used_only_when_no_other_has_room() -> None:
+def test_a_target_in_trouble_is_left_alone_while_there_is_another() -> None:
     sick = Account("sick", hold_until=NOW + 100, hold_reason="trouble")
     well = Account("well", 100)
     both = [quota.Option(0, sick, 0), quota.Option(1, well, 50)]
     assert quota.place(10, both, NOW, 60) == quota.Go(1)
-    assert quota.place(60, both, NOW, 60) == quota.Go(0)
+    assert isinstance(quota.place(60, both, NOW, 60), quota.Hold)
+    assert quota.place(110, both, NOW, 60) == quota.TooLarge(100)
+    assert quota.place(110, both, NOW + 101, 60) == quota.Go(0)
+    assert quota.place(10, both[:1], NOW, 60) == quota.Go(0)
 
 
 @given(
