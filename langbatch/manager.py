@@ -21,6 +21,7 @@ from langbatch.config.settings import Settings, find_profile
 from langbatch.detaching import checked
 from langbatch.errors import (
     BatchStateError,
+    JobNotFound,
     LangBatchError,
 )
 from langbatch.folders import JobFolder
@@ -710,11 +711,17 @@ class JobManager:
         """The job's private copy of its requests, read only: all that was asked, sent or not."""
         return all_requests(JobFolder.of(self.home, self._store.find(job_id).id))
 
-    def purge(self, job_id: str, *, force: bool = False) -> None:
-        """Delete the job, its prompts and its results, here and (its own files) at the service."""
-        from langbatch.upkeep.purging import purge_job, require_stopped
+    def purge(self, job_id: str, *, force: bool = False) -> tuple[str, ...]:
+        """Delete the job, its prompts and its results, here and (its own files) at the service. The ids of
+        files that the service could not be made to delete now: `gc` does it later."""
+        from langbatch.upkeep.purging import finish_purge, purge_job, require_stopped
 
-        job = self._store.find(job_id)
+        try:
+            job = self._store.find(job_id)
+        except JobNotFound:
+            if finish_purge(self._store, self.home, job_id):
+                return ()
+            raise
         if job.state not in SETTLED_JOB_STATES and job.state != "draft":
             if not force:
                 raise BatchStateError(
@@ -723,7 +730,7 @@ class JobManager:
                 )
             self.cancel(job.id)
             require_stopped(self._store, job)
-        purge_job(self._store, self.home, job, self._access.provider)
+        return purge_job(self._store, self.home, job, self._access.provider)
 
     # ------------------------------------------------------------ upkeep
 

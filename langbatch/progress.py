@@ -92,7 +92,9 @@ def terminal_progress() -> Iterator[TerminalProgress | None]:
         return
     from rich.console import Console
 
-    bars = TerminalProgress(Console(stderr=True))
+    # Room for the ^C that a terminal prints: it would wrap, and the line below be cleared for the bar's.
+    columns = max(Console(stderr=True).width - 3, 20)
+    bars = TerminalProgress(Console(stderr=True, width=columns))
     try:
         yield bars
     finally:

@@ -105,6 +105,11 @@ def build(
         raise UsageError("-o - and --json both want standard output", "leave out one of them")
     if prompt is not None and prompt_file is not None:
         raise UsageError("--prompt and --prompt-file are both given", "leave out one of them")
+    if prompt is None and prompt_file is None and embed_column is None:
+        raise UsageError(
+            "nothing says what to send of each row",
+            "--prompt TEXT, --prompt-file FILE or --embed-column NAME",
+        )
     wishes: dict[str, Any] = {
         "prompt": prompt if prompt_file is None else _text_of(prompt_file),
         "system": system,
@@ -150,7 +155,8 @@ def build(
     left_out = f", {amount(len(built.problems), 'row')} left out" if built.problems else ""
     session.say(f"{amount(built.requests, 'request')}{left_out}")
     if output != "-" and built.requests:
-        session.say(f"Next: {session.command('submit', str(path))}")
+        missing = () if model is not None else ("--deployment", "NAME")
+        session.say(f"Next: {session.command('submit', str(path), *missing)}")
     return Exit.DONE
 
 

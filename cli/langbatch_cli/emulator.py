@@ -14,6 +14,7 @@ import typer
 
 from langbatch_cli import options
 from langbatch_cli.exits import Exit
+from langbatch_cli.render import visible
 from langbatch_cli.session import Session, UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ def emulator(
         # Set by hand: a shell starts background commands with SIGINT ignored.
         signal.signal(number, lambda *_: stop.set())
     config = EmulatorConfig.demo(profile=profile.value, faults=tuple(faults), seed=seed, speed=speed)
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            shown = visible(str(folder))
+            raise UsageError(
+                f"{shown} cannot be the emulator's folder: {error.strerror or error}",
+                "name one that can be made, or leave out --folder",
+            ) from error
     try:
         with running_server(config=config, folder=folder, port=port) as server:
             _announce(session, server, profile)

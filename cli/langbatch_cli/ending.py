@@ -10,6 +10,7 @@ import langbatch
 from langbatch_cli import options
 from langbatch_cli.exits import Exit
 from langbatch_cli.job_text import job_lines
+from langbatch_cli.render import amount
 from langbatch_cli.session import Session, UsageError
 
 if TYPE_CHECKING:
@@ -107,12 +108,20 @@ def purge(
     """
     session = options.session_of(ctx, json, home)
     with session.manager() as manager:
-        job_id = manager.status(job, offline=True).id
-        manager.purge(job_id, force=force)
+        try:
+            job_id = manager.status(job, offline=True).id
+        except langbatch.JobNotFound:
+            job_id = job  # a purge that was cut short has left its folder
+        left = manager.purge(job_id, force=force)
     if session.json:
-        session.put_document({"id": job_id, "purged": True})
-    else:
-        session.say(f"{job_id} is deleted, its prompts and results with it.")
+        session.put_document({"id": job_id, "purged": True, **({"remaining": list(left)} if left else {})})
+        return Exit.DONE
+    session.say(f"{job_id} is deleted, its prompts and results with it.")
+    if left:
+        session.say(
+            f"{amount(len(left), 'file')} could not be deleted at the service. "
+            f"Once it can be reached: {session.command('gc')}"
+        )
     return Exit.DONE
 
 

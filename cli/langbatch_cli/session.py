@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import langbatch
-from langbatch_cli.render import TERMINAL_LIMIT, Line
+from langbatch_cli.render import TERMINAL_LIMIT, Line, visible
 
 if TYPE_CHECKING:
     from langbatch import JobManager, Progress
@@ -127,7 +127,8 @@ class Session:
     def command(self, *words: str) -> str:
         """A command line to type, on the same store as this one."""
         home = () if self.home is None else ("--home", str(self.home))
-        return shlex.join(("langbatch", *words, *home))
+        text = shlex.join(("langbatch", *words, *home))
+        return text if text.isprintable() else visible(text)
 
     # ------------------------------------------------------------ output
 

@@ -11,7 +11,7 @@ from langbatch_cli import options
 from langbatch_cli.exits import Exit
 from langbatch_cli.failures import error_document, problem_documents
 from langbatch_cli.money_text import token_lines
-from langbatch_cli.render import amount, intake_lines, plain, problem_lines
+from langbatch_cli.render import amount, intake_lines, plain, problem_lines, visible
 
 if TYPE_CHECKING:
     from langbatch import Intake, Problem
@@ -61,7 +61,7 @@ def validate(
         width, name = session.width, "standard input" if file == "-" else source.name
         session.say(problem_lines(intake.problems, width, session.limit, name))
         verdict = "valid" if not intake.problems else _refused(intake.problems)
-        lines = [plain(f"{name}: {verdict}", "bold")]
+        lines = [plain(f"{visible(name)}: {verdict}", "bold")]
         lines += intake_lines(intake, width, tokens=counted is None)
         session.say(lines if counted is None else lines + token_lines(counted, width))
     return Exit.INPUT_INVALID if intake.problems else Exit.DONE

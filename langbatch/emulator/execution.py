@@ -231,7 +231,13 @@ def _succeeded(
         said = answers.standard_text(body, custom_id)
     else:
         try:
-            said = plan.answer(msgspec.json.decode(line.body), custom_id)
+            answered: Any = plan.answer(msgspec.json.decode(line.body), custom_id)
+            if isinstance(answered, str | dict):
+                msgspec.json.encode(answered)  # what cannot be sent is the function's fault, too
+            elif not isinstance(answered, RowError):
+                what = f"The answer function returned {type(answered).__name__}, no text, body or RowError."
+                answered = RowError(500, "answer_function", what)
+            said = answered
         except Exception as problem:  # noqa: BLE001 - the user's code may raise anything; the batch goes on
             said = RowError(500, "answer_function", f"The answer function raised {type(problem).__name__}.")
     if isinstance(said, RowError):

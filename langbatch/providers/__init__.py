@@ -35,6 +35,8 @@ def open_provider(target: Target, credentials: Credentials) -> Provider:
 def _known(name: str) -> str:
     if name not in LIMITS:
         raise SetupError(
-            f"there is no provider named {name[:40]!r}", hint=f"known: {', '.join(PROVIDER_NAMES)}"
+            f"there is no provider named {name[:40]!r}",
+            hint=f"known: {', '.join(PROVIDER_NAMES)}",
+            code="unknown_provider",
         )
     return name

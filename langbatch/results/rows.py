@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from langbatch.redaction import mask_secrets
 from langbatch.results.members import SPACE, STRING, UNREADABLE, NotARow, members
 from langbatch.results.skeletons import Plain, Shelf
 
@@ -155,7 +156,7 @@ def _failure(status: int | None, error: bytes | None, body: dict[str, bytes]) ->
     code = _text(raw_code) if raw_code[:1] == b'"' else raw_code.decode()
     if raw_code[:1] in (b"", b"n", b"{", b"[", b"t", b"f"):
         code = None
-    printable = _UNPRINTABLE.sub("", code or "")[:_CODE_CHARACTERS].strip()
+    printable = mask_secrets(_UNPRINTABLE.sub("", code or "")[:_CODE_CHARACTERS].strip())
     message = said.get("message", b"")
     if error is not None and source is error and raw_code[:1] == b'"' == message[:1] and printable:
         return printable, error

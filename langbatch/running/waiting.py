@@ -146,7 +146,11 @@ def never_reached(shards: Sequence[tuple[Shard, Attempt | None]]) -> Unreachable
     ):
         return None
     text = unfinished[0][0].attention or "the service cannot be reached"
-    return Unreachable(text, hint="The job is stored; `langbatch resume` goes on when the service answers.")
+    hint = (
+        "The job is stored; `langbatch resume` goes on when the service answers. `langbatch doctor` checks "
+        "the address: if it is wrong, cancel the job, mend it and submit again."
+    )
+    return Unreachable(text, hint=hint)
 
 
 def _answered(attempt: Attempt | None) -> bool:

@@ -95,7 +95,7 @@ class Preview:
                 "method": tokens.method,
                 "counted_requests": tokens.counted_requests,
                 "counter": self.forecast.counter,
-                "elsewhere": tokens.elsewhere,
+                **({"elsewhere": tokens.elsewhere} if tokens.elsewhere else {}),
             },
             "cost": None
             if cost is None

@@ -457,12 +457,12 @@ class JobStore(Reader):
                 None,
             )
 
-    def purge(self, job: int) -> None:
-        """Forget a job: every row about it, its events included."""
-        with self._writing() as tx:
-            for table in (unsuccessful, attempts, shards, events, deliveries):
-                tx.execute(table.delete().where(table.c.job == job))
-            tx.execute(jobs.delete().where(jobs.c.key == job))
+    @staticmethod
+    def forget(tx: Writing, job: int) -> None:
+        """Every row about a job, its events included."""
+        for table in (unsuccessful, attempts, shards, events, deliveries):
+            tx.execute(table.delete().where(table.c.job == job))
+        tx.execute(jobs.delete().where(jobs.c.key == job))
 
 
 # Put together once: for statements of many columns that costs more than running them.

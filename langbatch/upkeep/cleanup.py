@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langbatch.clock import Clock
+from langbatch.config.resolving import reopen_target
 from langbatch.errors import LangBatchError, RemoteNotFound
 from langbatch.folders import JobFolder
+from langbatch.providers import open_provider
 from langbatch.providers.base import Provider
 from langbatch.publish import TEMPORARY_PREFIX
 from langbatch.records import FilePage, Job, RemoteFile
@@ -128,7 +131,38 @@ class Sweeper:
                 kept += self._tidy_endpoint(name, host, self.open_provider(job, place), deleted)
             except LangBatchError as error:
                 errors.append(error)
+        self._delete_owed(endpoints, deleted, errors)
         return Cleanup(tuple(deleted), kept, tuple(self._sweep_home()), tuple(errors))
+
+    def _delete_owed(
+        self,
+        endpoints: Mapping[tuple[str, str], tuple[Job, int]],
+        deleted: list[str],
+        errors: list[LangBatchError],
+    ) -> None:
+        """Files of purged jobs that could not be deleted then."""
+        from langbatch.store.purged import purged, settle
+
+        gone = set(deleted)
+        for job_id, owed in purged(self.store).items():
+            left = []
+            for target, ids in owed:
+                known = endpoints.get((target.provider, target.host))
+                try:
+                    with ExitStack() as closing:
+                        if known is not None:
+                            provider = self.open_provider(*known)
+                        else:
+                            provider = open_provider(target, reopen_target(target))
+                            closing.callback(provider.close)
+                        for file_id in ids:
+                            self._delete(provider, file_id, deleted, gone)
+                except LangBatchError as error:
+                    left.append((target, [file_id for file_id in ids if file_id not in gone]))
+                    if not any(str(error) == str(other) for other in errors):
+                        errors.append(error)
+            if owed and not self.dry_run:
+                settle(self.store, job_id, left)
 
     def _tidy_endpoint(self, name: str, host: str, provider: Provider, deleted: list[str]) -> int:
         from langbatch.store.left_behind import left_behind
@@ -191,11 +225,16 @@ class Sweeper:
     # ------------------------------------------------------------ here
 
     def _sweep_home(self) -> Iterator[Path]:
+        from langbatch.store.purged import purged
+
         jobs = {job.id: job for job in self.store.jobs()}
+        given_up = purged(self.store).keys() - jobs.keys()
         for folder in sorted((self.home / "jobs").glob("*")):
             if folder.name.startswith(".new-"):
                 if self._untouched(folder, LEFT_BEHIND_SECONDS):
                     yield self._remove(folder)
+            elif folder.name in given_up:
+                yield self._remove(folder)  # its purge was cut short
             elif folder.name in jobs:
                 yield from self._sweep_outgoing(jobs[folder.name])
             elif self._is_unborn(folder) and self._untouched(folder, LEFT_BEHIND_SECONDS):

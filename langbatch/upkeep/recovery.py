@@ -71,10 +71,18 @@ class Recoverer:
 
     def recover(self, store_id: str | None = None) -> Recovery:
         """Bring back every job of one store that is missing here. May be repeated at any time."""
+        from langbatch.store.purged import purged
+
         seen = self._look()
         traces = seen.jobs
         known = {job.id for job in self.store.jobs()}
-        missing = {job_id: trace for job_id, trace in traces.items() if job_id not in known}
+        # What a purge could not delete is no loss.
+        given_up = purged(self.store).keys()
+        missing = {
+            job_id: trace
+            for job_id, trace in traces.items()
+            if job_id not in known and job_id not in given_up
+        }
         chosen, others = choose_store(missing, self.store.store_id, store_id, is_empty=not known)
         jobs: list[str] = []
         skipped: list[tuple[str, str]] = []

@@ -131,7 +131,7 @@ def test_detaching_prints_the_command_to_come_back(
         (langbatch.JobNotFound("no such job"), "langbatch status"),
         (langbatch.Refused("HTTP 400"), "langbatch doctor"),
         (langbatch.BatchStateError("it is running"), "langbatch status job_1"),
-        (PermissionError(13, "Permission denied", "f"), "langbatch doctor"),
+        (PermissionError(13, "Permission denied", "f"), "langbatch resume job_1"),
     ],
 )
 def test_an_error_ends_with_the_command_that_gets_on(

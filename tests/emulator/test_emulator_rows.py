@@ -261,6 +261,13 @@ def test_answers_come_from_the_user_s_function(start: Start) -> None:
     assert batch["request_counts"] == {"total": 4, "completed": 2, "failed": 2}
 
 
+@pytest.mark.parametrize("said", [None, 7, {"a": object()}, "\ud83d"])
+def test_what_an_answer_function_returns_and_nobody_can_send_fails_its_row(start: Start, said: Any) -> None:
+    batch, _, error = _run(start("openai", answer=lambda body, custom_id: said), request_line("t"))
+    assert json.loads(error)["response"]["body"]["error"]["code"] == "answer_function"
+    assert batch["status"] == "completed"
+
+
 def test_answers_are_the_same_bytes_every_time(start: Start) -> None:
     rows = []
     for _ in range(2):

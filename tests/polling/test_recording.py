@@ -12,6 +12,7 @@ from langbatch.records import BatchCounts, RemoteBatch
 from langbatch.running.decisions import Policy
 from langbatch.running.watching import running_news
 from langbatch.store.observation import LiveBatch, Seen
+from langbatch.store.purged import purge
 from langbatch.store.store import JobStore
 from polling.ground import Ground, ground
 
@@ -103,7 +104,7 @@ def test_a_cancellation_asked_for_meanwhile_is_not_put_off(place: Ground) -> Non
 def test_a_purged_job_is_not_brought_back(place: Ground) -> None:
     store = place.manager._store
     seen = seen_by_all(place, store)
-    store.purge(1)
+    purge(store, 1, "job_1", ())
     assert store.record_seen(seen) == set()
     assert place.rows("s.state") == []
 

@@ -234,3 +234,10 @@ def test_a_row_broken_over_two_lines_is_two_garbled_ones(tmp_path: Path, rows_be
     joined = join(tmp_path, [*ids, "broken"], Tried([*lines, lines[0]]))
     assert joined.outcomes == ["succeeded"] * rows_before + ["unreadable"]
     assert joined.report.notes == {"malformed": 2, "duplicate_identical": 1}
+
+
+def test_a_code_that_looks_like_a_key_is_masked_before_it_is_stored_or_shown(tmp_path: Path) -> None:
+    key = "sk-" + "abcdefghijklmnopqrstuvwxyz123456"
+    joined = join(tmp_path, ["a", "b"], Tried([encoded(never_ran("a", key)), encoded(never_ran("b", key))]))
+    assert joined.outcomes == ["errored", "errored"]
+    assert {item.code for item in joined.report.unsuccessful} == {"sk-***"}

@@ -24,6 +24,7 @@ from langbatch.shards.sharding import ShardPlan
 from langbatch.store.connections import Connections
 from langbatch.store.database import connect, prepare, sqlite_url
 from langbatch.store.new_jobs import NewJob
+from langbatch.store.purged import purge
 from langbatch.store.schema import SCHEMA_VERSION, metadata
 from langbatch.store.store import LEASE_SECONDS, JobStore
 from langbatch.store.transitions import Claim, LostClaim
@@ -367,7 +368,7 @@ def test_a_purged_job_leaves_no_row_behind(store: JobStore) -> None:
     job, _ = store.add_job(new_job())
     claim = claimed(store, job.key)
     store.begin_upload(claim, 1, "lb-1", 10, 100)
-    store.purge(job.key)
+    purge(store, job.key, job.id, ())
     with store._reading() as connection:
         for table in metadata.tables.values():
             if table.name != "store_facts":

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from langbatch import AccessRefused
+from langbatch import AccessRefused, JobNotFound
 from langbatch.config.resolving import resolve_target
 from langbatch.providers import open_provider
+from langbatch.store.purged import purge
 from support import World, requests_file, world
 
 DAY = 86_400.0
@@ -186,3 +187,53 @@ def test_leftovers_of_dead_processes_are_swept_and_nothing_else(tmp_path: Path) 
             out = io.BytesIO()
             manager.export(job, out)
             assert out.getvalue().count(b"\n") == 4
+
+
+# ---------------------------------------------------------------- what a purge could not delete
+
+
+def test_a_purge_says_what_is_left_at_the_service_and_gc_deletes_it_later(tmp_path: Path) -> None:
+    with world(tmp_path) as here:
+        job = finished(here, tmp_path)
+        at_service = {file["id"] for file in here.emulator.report()["files"]}
+        here.emulator.add_faults("delete-file-500")
+        with here.manager() as manager:
+            assert set(manager.purge(job)) == at_service
+            assert manager.gc().errors != ()
+            here.emulator.remove_faults("delete-file-500")
+            monkey = {"AZURE_API_KEY": here.azure["api_key"]}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(*next(iter(monkey.items())))
+                tidied = manager.gc()
+            assert set(tidied.deleted) == at_service
+            assert tidied.errors == ()
+            assert manager.gc().deleted == ()
+        assert names(here) == set()
+
+
+@pytest.mark.parametrize("by", ["purge", "gc"])
+def test_a_purge_that_was_cut_short_behind_its_commit_is_finished(by: str, tmp_path: Path) -> None:
+    with world(tmp_path) as here:
+        job = finished(here, tmp_path)
+        with here.manager() as manager:
+            purge(manager._store, manager._store.find(job).key, job, ())
+            folder = here.home / "jobs" / job
+            assert folder.exists()
+            if by == "gc":
+                assert folder in manager.gc().swept
+            else:
+                manager.purge(job)
+            assert not folder.exists()
+            with pytest.raises(JobNotFound):
+                manager.purge(job)
+
+
+def test_a_purged_job_is_not_recovered(tmp_path: Path) -> None:
+    with world(tmp_path) as here:
+        job = finished(here, tmp_path)
+        here.emulator.add_faults("delete-file-500")
+        arguments = {key: value for key, value in here.azure.items() if key != "provider"}
+        with here.manager() as manager:
+            manager.purge(job)
+            found = manager.recover("azure", **arguments)
+        assert (found.jobs, found.skipped) == ((), ())
