@@ -78,7 +78,7 @@ def test_faulty_rows_are_3_and_nothing_is_written(offline: CommandLine) -> None:
     ran = offline.here("build", "rows.csv", *CLASSIFY, "--id-column", "id")
     assert (ran.code, ran.out) == (3, "")
     assert "rows.csv:3  duplicate_custom_id" in ran.err
-    assert "line:4  cells" in ran.err
+    assert "rows.csv:4  cells" in ran.err
     assert not (offline.folder / "rows.requests.jsonl").exists()
     told = offline.here("build", "rows.csv", *CLASSIFY, "--id-column", "id", "--json").document["error"]
     assert [(problem["line"], problem["code"]) for problem in told["problems"]] == [
