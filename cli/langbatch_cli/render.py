@@ -190,8 +190,13 @@ def error_lines(message: str, hint: str | None, width: int | None) -> list[Line]
     """One block: what went wrong, then what to try."""
     return [
         *_headed("Error: ", "bold red", message, width),
-        *(_headed("Try: ", "bold", hint, width) if hint else ()),
+        *(hint_lines(hint, width) if hint else ()),
     ]
+
+
+def hint_lines(hint: str, width: int | None) -> Iterator[Line]:
+    """What to try."""
+    return _headed("Try: ", "bold", hint, width)
 
 
 def _headed(head: str, style: str, text: str, width: int | None) -> Iterator[Line]:

@@ -11,7 +11,7 @@ from langbatch_cli import options
 from langbatch_cli.exits import Exit
 from langbatch_cli.failures import error_document, problem_documents
 from langbatch_cli.money_text import token_lines
-from langbatch_cli.render import amount, intake_lines, plain, problem_lines, visible
+from langbatch_cli.render import amount, hint_lines, intake_lines, plain, problem_lines, visible
 
 if TYPE_CHECKING:
     from langbatch import Intake, Problem
@@ -63,6 +63,8 @@ def validate(
         verdict = "valid" if not intake.problems else _refused(intake.problems)
         lines = [plain(f"{visible(name)}: {verdict}", "bold")]
         lines += intake_lines(intake, width, tokens=counted is None)
+        if intake.advice is not None and not intake.total:
+            lines += hint_lines(intake.advice, width)
         session.say(lines if counted is None else lines + token_lines(counted, width))
     return Exit.INPUT_INVALID if intake.problems else Exit.DONE
 

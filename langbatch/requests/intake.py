@@ -75,6 +75,20 @@ class Intake:
         """The one model of all lines; None where they have none or several."""
         return self.models[0] if len(self.models) == 1 else None
 
+    @property
+    def advice(self) -> str | None:
+        """What to do about the problems; None where there are none."""
+        if not self.problems:
+            return None
+        if self.total:
+            return "mend the lines, or leave them out with --skip-invalid"
+        if self.problems[0].code in ("not_an_object", "invalid_json_line"):
+            return (
+                "write one request, a JSON object, per line: `jq -c '.[]' FILE` makes such lines of an "
+                "array, `jq -c . FILE` of objects over several lines"
+            )
+        return "mend the lines: none of them can be sent"
+
     def model_runs(self) -> Iterator[ModelRun]:
         """With `split_by_model`: where the model changes, in order. A shard must not cross a border."""
         first = 0
@@ -97,16 +111,5 @@ def refusal(intake: Intake) -> BatchValidationError:
     return BatchValidationError(
         f"{lines} of {intake.lines} lines cannot be sent: line {first.line}: {first.message}{more}",
         problems,
-        hint=_hint(intake),
+        hint=intake.advice,
     )
-
-
-def _hint(intake: Intake) -> str:
-    if intake.total:
-        return "mend the lines, or leave them out with --skip-invalid"
-    if intake.problems[0].code in ("not_an_object", "invalid_json_line"):
-        return (
-            "write one request, a JSON object, per line: `jq -c '.[]' FILE` makes such lines of an array, "
-            "`jq -c . FILE` of objects over several lines"
-        )
-    return "mend the lines: none of them can be sent"

@@ -16,6 +16,7 @@ from langbatch_cli import exits
 from langbatch_cli.exits import Exit
 from langbatch_cli.failures import report
 from langbatch_cli.session import Detached, Session
+from running import CommandLine
 
 PROMPT = "a prompt that nobody else may read"
 
@@ -197,3 +198,19 @@ def test_ctrl_c_before_anything_is_stored_says_so(tmp_path: Path, capsys: pytest
 
 def test_results_that_were_damaged_on_the_disk_are_the_setups_as_a_full_disk_is() -> None:
     assert exits.of_error(results_damaged(Path("joined"))) is Exit.SETUP
+
+
+# ---------------------------------------------------------------- files of another form
+
+
+@pytest.mark.parametrize("text", ['[{"custom_id": "a"}]\n', '[\n  {"custom_id": "a"}\n]\n'])
+@pytest.mark.parametrize("command", ["validate", "submit"])
+def test_an_array_instead_of_lines_is_told_how_to_become_lines(
+    command: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text(text)
+    variables = {"AZURE_API_BASE": "http://127.0.0.1:9", "AZURE_API_KEY": "any"}
+    ran = CommandLine(tmp_path, variables).here(command, "a.json")
+    assert ran.code == 3
+    assert "Try: write one request, a JSON object, per line: `jq -c '.[]' FILE`" in ran.err
+    assert "--skip-invalid" not in ran.err
