@@ -156,7 +156,9 @@ def _failure(status: int | None, error: bytes | None, body: dict[str, bytes]) ->
     code = _text(raw_code) if raw_code[:1] == b'"' else raw_code.decode()
     if raw_code[:1] in (b"", b"n", b"{", b"[", b"t", b"f"):
         code = None
-    printable = mask_secrets(_UNPRINTABLE.sub("", code or "")[:_CODE_CHARACTERS].strip())
+    # Masked before it is cut: half a key is no less a secret.
+    cleaned = _UNPRINTABLE.sub("", (code or "")[: 10 * _CODE_CHARACTERS])
+    printable = mask_secrets(cleaned)[:_CODE_CHARACTERS].strip()
     message = said.get("message", b"")
     if error is not None and source is error and raw_code[:1] == b'"' == message[:1] and printable:
         return printable, error
