@@ -112,7 +112,7 @@ def next_command(session: Session, error: Exception) -> str | None:
             words = ("status",)
         case langbatch.JobNotFinished() if job:
             words = ("watch", job)
-        case langbatch.SetupError(code="unknown_provider"):
+        case langbatch.SetupError(code="unknown_provider" | "unbounded_input"):
             words = None
         case langbatch.SetupError() | langbatch.AccessRefused():
             words = doctor
