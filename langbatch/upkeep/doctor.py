@@ -240,6 +240,8 @@ def explain_refusal(error: ProviderError, target: Target, credentials: Credentia
 def _how_to_get_there(error: Unreachable, target: Target) -> str:
     """By what the operating system says of a connection that could not be made."""
     text = error.message.lower()
+    if "wrong_version_number" in text:
+        return "This port speaks no TLS: check it, or write http:// if that is meant."
     if "certificate" in text or "ssl" in text:
         return (
             "The certificate is not trusted: a proxy that opens connections needs its authority's file in "

@@ -339,6 +339,10 @@ def test_an_endpoint_where_nobody_listens_and_one_that_does_not_exist_are_told_a
     assert "Nobody listens" in str(found(closed, "sign_in").mend)
     error = Unreachable("no connection to x.invalid (ConnectError: [Errno -2] Name or service not known)")
     assert "There is no host" in str(explain_refusal(error, AZURE, Credentials("key")).mend)
+    error = Unreachable(
+        "no connection to res (ConnectError: [SSL: WRONG_VERSION_NUMBER] wrong version number)"
+    )
+    assert "write http://" in str(explain_refusal(error, AZURE, Credentials("key")).mend)
     error = Unreachable("no connection to res (SSLCertVerificationError: certificate verify failed)")
     assert "SSL_CERT_FILE" in str(explain_refusal(error, AZURE, Credentials("key")).mend)
 
