@@ -27,7 +27,8 @@ FILE_NAME: Final = "profiles.toml"
 #: What a target's table may say beside the arguments of the same names.
 ROUTING_ARGUMENTS: Final = frozenset({"api_key_env", "weight", "quota_tokens"})
 _SECRETS: Final = frozenset({"api_key", "azure_ad_token", "client_secret", "azure_password"})
-_PLACES: Final = frozenset(
+#: Arguments that say where, beside those that say who.
+PLACE_ARGUMENTS: Final = frozenset(
     {
         "azure_endpoint",
         "api_base",
@@ -36,14 +37,12 @@ _PLACES: Final = frozenset(
         "organization",
         "project",
         "deployment",
-        "model",
-        "tenant_id",
-        "client_id",
-        "azure_username",
-        "azure_scope",
         "allow_http",
     }
 )
+#: Arguments about the identity that are not secret: kept with a job; a restart needs the secret only.
+KEPT_IDENTITY: Final = ("tenant_id", "client_id", "azure_username", "azure_scope")
+_PLACES: Final = PLACE_ARGUMENTS | {"model", *KEPT_IDENTITY}
 _SETTINGS: Final = frozenset(
     {
         "poll_seconds",

@@ -9,7 +9,13 @@ from typing import Any
 
 from langbatch.config.arguments import deployment_of, first_set, keep, one_of, text_of, yes_or_no
 from langbatch.errors import SetupError
-from langbatch.profiles import ROUTING_ARGUMENTS, Profile, read_routing
+from langbatch.profiles import (
+    KEPT_IDENTITY,
+    PLACE_ARGUMENTS,
+    ROUTING_ARGUMENTS,
+    Profile,
+    read_routing,
+)
 from langbatch.providers import PROVIDER_NAMES
 from langbatch.providers.credentials import Credentials
 from langbatch.providers.endpoints import (
@@ -30,22 +36,7 @@ from langbatch.records import EndpointKind, Target
 _ENDPOINT_VARIABLES = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT")
 _VERSION_VARIABLES = ("AZURE_API_VERSION", "OPENAI_API_VERSION")
 
-#: Arguments that say where, beside those that say who.
-_PLACE_ARGUMENTS = frozenset(
-    {
-        "azure_endpoint",
-        "api_base",
-        "api_version",
-        "base_url",
-        "organization",
-        "project",
-        "deployment",
-        "allow_http",
-    }
-)
-TARGET_ARGUMENTS = _PLACE_ARGUMENTS | CREDENTIAL_ARGUMENTS | ROUTING_ARGUMENTS
-#: Arguments about the identity that are not secret: kept with the job; a restart needs the secret only.
-_KEPT_IDENTITY = ("tenant_id", "client_id", "azure_username", "azure_scope")
+TARGET_ARGUMENTS = PLACE_ARGUMENTS | CREDENTIAL_ARGUMENTS | ROUTING_ARGUMENTS
 
 
 def resolve_target(
@@ -158,7 +149,7 @@ def reopen_target(target: Target, environ: Mapping[str, str] = os.environ, **arg
         return credentials
     if not given and (variable := target.settings.get("api_key_env")) is not None:
         return choose_credentials(target.provider, {"api_key": _key_in(environ, variable)}, environ)
-    kept = {name: target.settings[name] for name in _KEPT_IDENTITY if name in target.settings}
+    kept = {name: target.settings[name] for name in KEPT_IDENTITY if name in target.settings}
     if not given and kept:
         try:
             return choose_credentials(target.provider, kept, environ)
@@ -201,7 +192,7 @@ def _azure_target(
         settings = {"azure_endpoint": url.address.url, "api_version": version}
     else:
         settings = {"base_url": url.address.url, "api_version": version}
-    keep(settings, given, ("organization", "project", *_KEPT_IDENTITY))
+    keep(settings, given, ("organization", "project", *KEPT_IDENTITY))
     _keep_allow_http(settings, url.address)
     target = Target("azure", url.address.host, kind, deployment_of(model, given), settings)
     return target, choose_credentials("azure", given, environ)

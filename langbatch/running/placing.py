@@ -196,8 +196,7 @@ def others_take_calls(step: Step) -> bool:
     """Whether the job has a target beside the attempt's that is not held for trouble."""
     now = step.clock.now()
     return any(
-        option.place != step.attempt.target
-        and (option.account.hold_reason != "trouble" or option.account.hold_until <= now)
+        option.place != step.attempt.target and quota.takes_calls(option.account, now)
         for option in options(step)
     )
 

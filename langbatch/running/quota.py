@@ -110,7 +110,7 @@ def place(
     the shard alone. When there is no other, it is tried all the same, since its own waits (backoff,
     `Retry-After`) are kept on the shard.
     """
-    healthy = [o for o in options if o.account.hold_reason != "trouble" or o.account.hold_until <= now]
+    healthy = [option for option in options if takes_calls(option.account, now)]
     candidates = healthy or options
     limits = [option.account.limit_tokens for option in candidates]
     if all(limit is not None and need_tokens > limit for limit in limits):
@@ -139,6 +139,11 @@ def rounds(needs: Sequence[int], limits: Sequence[int]) -> tuple[int, int]:
         at_once = at_once or len(waiting) - len(left)
         waiting = left
     return at_once, count
+
+
+def takes_calls(account: Account, now: float) -> bool:
+    """Whether the target is not held for trouble."""
+    return account.hold_reason != "trouble" or account.hold_until <= now
 
 
 def has_room(option: Option, need_tokens: int, now: float) -> bool:
