@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from langbatch.records import Target
 from langbatch.store.rows import targets_of, targets_text
-from langbatch.store.schema import store_facts
+from langbatch.store.schema import attempts, deliveries, events, jobs, shards, store_facts, unsuccessful
 from langbatch.store.store import JobStore
 from langbatch.store.transitions import Writing
 
@@ -22,7 +22,9 @@ Owed = Sequence[tuple[Target, Sequence[str]]]
 def purge(store: JobStore, job: int, job_id: str, owed: Owed) -> None:
     """Forget a job: every row about it, its events, too. `owed` is still to be deleted at the services."""
     with store._writing() as tx:
-        store.forget(tx, job)
+        for table in (unsuccessful, attempts, shards, events, deliveries):
+            tx.execute(table.delete().where(table.c.job == job))
+        tx.execute(jobs.delete().where(jobs.c.key == job))
         _write(tx, job_id, owed)
 
 

@@ -43,7 +43,7 @@ from langbatch.store.database import (
 )
 from langbatch.store.new_jobs import NewJob, insert_job, insert_shards
 from langbatch.store.reader import Reader
-from langbatch.store.schema import attempts, deliveries, events, jobs, shards, store_facts, unsuccessful
+from langbatch.store.schema import attempts, jobs, shards, store_facts, unsuccessful
 from langbatch.store.transitions import (
     Claim,
     LostClaim,
@@ -456,13 +456,6 @@ class JobStore(Reader):
                 {},
                 None,
             )
-
-    @staticmethod
-    def forget(tx: Writing, job: int) -> None:
-        """Every row about a job, its events included."""
-        for table in (unsuccessful, attempts, shards, events, deliveries):
-            tx.execute(table.delete().where(table.c.job == job))
-        tx.execute(jobs.delete().where(jobs.c.key == job))
 
 
 # Put together once: for statements of many columns that costs more than running them.
