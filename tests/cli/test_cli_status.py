@@ -166,6 +166,7 @@ def test_retry_sends_again_only_what_failed(
     ran = langbatch.here("retry", job, "--json")
     assert ran.code == 0
     assert ran.document["shards"][0]["attempt"] == 2
+    langbatch.here("resume", job, "--wait")  # what a batch holds is known once it was validated
     assert 1 in [batch["requests"] for batch in service.emulator.report()["batches"]]
 
 
